@@ -1,0 +1,334 @@
+//! Configuration: flags, environment and file become one [`Config`] that cannot be wrong.
+//!
+//! Precedence: flags, then environment, then file, then the defaults of [`Config::default`]. Every problem is reported at once, with
+//! file, line and key. Nothing else in the program reads settings.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// The whole configuration, resolved and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Vault or OpenBao: where `setup` talks to, and the address of the TCP or UDP listener.
+    pub vault: Vault,
+    /// Side effects: queues, workers, retries.
+    pub side_effects: SideEffects,
+    /// Listeners other than the predecessor's.
+    pub listen: Listen,
+    /// Path of the control socket; empty is off.
+    pub control_socket: Option<PathBuf>,
+    /// Limits of connections, sizes and times.
+    pub limits: Limits,
+    /// Path of the quarantine log; `None`: `quarantine.log` beside the first group's log file, else in the current directory.
+    pub quarantine_file: Option<PathBuf>,
+    /// Name of the group that takes what no group matched.
+    pub unmatched: Option<String>,
+    /// Records remembered by (request.id, type); 0 is off.
+    pub dedupe_window: usize,
+    /// Longest time from SIGTERM to the end.
+    pub drain_timeout: Duration,
+    /// The rule groups in the order of the file.
+    pub rule_groups: Vec<RuleGroup>,
+    /// The `tests:` of the file.
+    pub tests: Vec<Test>,
+}
+
+/// `vault.*`.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]
+pub struct Vault {
+    pub address: String,
+    pub token: Secret,
+    pub namespace: String,
+    pub audit_path: String,
+    pub audit_address: String,
+    pub audit_protocol: AuditProtocol,
+    pub audit_description: String,
+}
+
+/// `vault.audit_protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditProtocol {
+    /// One datagram, one record: the predecessor's default.
+    Udp,
+    /// Newline-delimited stream.
+    Tcp,
+    /// Neither; the HTTP or Unix listener is used.
+    None,
+}
+
+/// `async.*`.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]
+pub struct SideEffects {
+    pub queue_size: usize,
+    pub workers: usize,
+    pub enqueue_mode: EnqueueMode,
+    pub enqueue_timeout: Duration,
+    pub timeout: Duration,
+    /// `None`: not set in file, environment or flags (3 without the durable store).
+    pub max_attempts: Option<u32>,
+    pub backoff: Duration,
+    pub max_backoff: Duration,
+    pub max_age: Duration,
+    pub durable: Durable,
+}
+
+/// `async.enqueue_mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnqueueMode {
+    /// A full queue drops at once.
+    Drop,
+    /// A full queue is waited for, up to `enqueue_timeout`.
+    Wait,
+}
+
+/// `async.durable.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]
+pub struct Durable {
+    pub enabled: bool,
+    pub dir: PathBuf,
+    pub max_bytes: u64,
+}
+
+/// `listen.*`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listen {
+    /// `listen.http.address`; `None` is off.
+    pub http_address: Option<String>,
+    /// `listen.http.tokens` and `tokens_file` together.
+    pub http_tokens: Vec<Secret>,
+    /// `listen.http.tls.certificate` and `.key`.
+    pub http_tls: Option<Tls>,
+    /// Allows a bind beyond loopback without tokens.
+    pub http_insecure_allow_unauthenticated: bool,
+    /// `listen.unix.path`; `None` is off.
+    pub unix_path: Option<PathBuf>,
+    /// `listen.admin.address`; `None` is off.
+    pub admin_address: Option<String>,
+}
+
+/// `listen.http.tls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `limits.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]
+pub struct Limits {
+    pub record_bytes_max: usize,
+    pub connections_max: usize,
+    pub head_bytes_max: usize,
+    pub head_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+/// One entry of `rule_groups`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuleGroup {
+    /// Unique among the groups.
+    pub name: String,
+    /// The rules' texts and where they stand; none: every record matches.
+    pub rules: Vec<RuleText>,
+    /// Where matching records are written.
+    pub log_file: Option<LogFile>,
+    /// Where matching records are forwarded to.
+    pub forwarding: Option<Forwarding>,
+    /// Who is told.
+    pub messaging: Option<Messaging>,
+}
+
+/// A rule as written, with its place for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleText {
+    /// The expression.
+    pub text: String,
+    /// Line in the configuration file, from 1; 0 where it does not come from a file.
+    pub line: u32,
+}
+
+/// `log_file`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Where lines are appended.
+    pub file_path: PathBuf,
+    /// Rotation threshold in MiB; 0 means 100.
+    pub max_size: u64,
+    /// Rotated files kept; 0 keeps all.
+    pub max_backups: u32,
+    /// Days a rotated file is kept; 0 keeps.
+    pub max_age: u32,
+    /// gzip rotated files.
+    pub compress: bool,
+    /// When a write counts as done.
+    pub sync: SyncPolicy,
+}
+
+/// `log_file.sync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// When `write` returned.
+    Never,
+    /// When `fdatasync` returned.
+    Always,
+}
+
+/// `forwarding`, when enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarding {
+    /// `host:port`, a socket path (`unix`) or a URL (`http`).
+    pub address: String,
+    /// How records travel.
+    pub protocol: ForwardProtocol,
+}
+
+/// `forwarding.protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum ForwardProtocol {
+    Udp,
+    Tcp,
+    Unix,
+    Http,
+}
+
+/// `messaging`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Messaging {
+    /// Which service, with what that service needs.
+    pub kind: MessagingKind,
+    /// Text template; empty: the readable default.
+    pub template: String,
+    /// Line of the template in the configuration file.
+    pub template_line: u32,
+    /// Text from the template, or the record as it came.
+    pub format: MessageFormat,
+    /// Messages per second to this destination; 0 is no pacing.
+    pub rate_per_s: f64,
+    /// Window of the flood digest; 0 is off.
+    pub digest_window: Duration,
+}
+
+/// `messaging.type` with its keys.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]
+pub enum MessagingKind {
+    Slack {
+        url: String,
+        token: Secret,
+        channel: String,
+    },
+    SlackWebhook {
+        webhook_url: Secret,
+    },
+    Mattermost {
+        url: String,
+        token: Secret,
+        channel: String,
+    },
+    MattermostWebhook {
+        webhook_url: Secret,
+    },
+    /// `token`, when given, signs as Standard Webhooks do.
+    Webhook {
+        webhook_url: Secret,
+        token: Secret,
+    },
+}
+
+/// `messaging.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageFormat {
+    /// From the template.
+    Text,
+    /// The record as it came: what the predecessor sent.
+    Raw,
+}
+
+/// One entry of `tests`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Test {
+    /// Shown in the report.
+    pub name: String,
+    /// The record as JSON text.
+    pub record: String,
+    /// Names of the groups that must match, no others.
+    pub groups: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            vault: Vault {
+                address: "http://127.0.0.1:8200".into(),
+                token: Secret::default(),
+                namespace: String::new(),
+                audit_path: "/vault-audit-filter".into(),
+                audit_address: "127.0.0.1:1269".into(),
+                audit_protocol: AuditProtocol::Udp,
+                audit_description: "Vault Audit Filter Device".into(),
+            },
+            side_effects: SideEffects::default(),
+            listen: Listen {
+                http_address: Some("127.0.0.1:1270".into()),
+                http_tokens: Vec::new(),
+                http_tls: None,
+                http_insecure_allow_unauthenticated: false,
+                unix_path: None,
+                admin_address: Some("127.0.0.1:1271".into()),
+            },
+            control_socket: None,
+            limits: Limits::default(),
+            quarantine_file: None,
+            unmatched: None,
+            dedupe_window: 0,
+            drain_timeout: Duration::from_secs(10),
+            rule_groups: Vec::new(),
+            tests: Vec::new(),
+        }
+    }
+}
+
+impl Default for SideEffects {
+    fn default() -> Self {
+        SideEffects {
+            queue_size: 20,
+            workers: 2,
+            enqueue_mode: EnqueueMode::Drop,
+            enqueue_timeout: Duration::from_millis(5),
+            timeout: Duration::from_secs(5),
+            max_attempts: None,
+            backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(30),
+            max_age: Duration::from_secs(24 * 3600),
+            durable: Durable {
+                enabled: false,
+                dir: "./.vault-audit-filter-sideeffects".into(),
+                max_bytes: 1 << 30,
+            },
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            record_bytes_max: 64 << 20,
+            connections_max: 1024,
+            head_bytes_max: 16 << 10,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(180),
+        }
+    }
+}

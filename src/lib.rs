@@ -1,0 +1,65 @@
+//! vault-audit-filter: rules, log files and notifications for the audit trail of HashiCorp Vault and OpenBao.
+//!
+//! ```text
+//!             sockets                 bytes                values                      files / network
+//!  ┌────────────────────────┐   ┌──────────────┐   ┌───────────────────────┐
+//!  │ listener  HTTP POST    │   │              │   │ pipeline              │     ┌─────────────┐
+//!  │ listener  TCP, Unix    ├──▶│   framing    ├──▶│  decode → rules match ├────▶│  log_file   │──▶ rotated files
+//!  │ listener  UDP datagram │   │ bytes→Frame  │   │  → for each RuleGroup │     └─────────────┘
+//!  └────────────────────────┘   └──────────────┘   └──────────┬────────────┘
+//!         ▲   ack (HTTP status, counter)  ◀───────────────────┤  Task
+//!         │                                                   ▼
+//!         │                                         ┌──────────────────┐
+//!         │                                         │ side_effect      │  bounded queue and workers per sink
+//!         │                                         └────────┬─────────┘
+//!         │                                                  ▼
+//!         │                                         sink/{slack,mattermost,webhook,forward}
+//!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
+//!    cli: serve | check | match | setup            config ──▶ server (composition root, owns threads and shutdown)
+//! ```
+//!
+//! # Reading order
+//!
+//! [`pipeline`] first, then the box you came for: [`listener`] and [`framing`], [`record`], [`rules`],
+//! [`rule_group`], [`log_file`], [`side_effect`], [`sink`]; [`server`] builds and joins everything.
+//!
+//! # Invariants
+//!
+//! 1. Pure modules (`framing`, `record`, `rules`, `side_effect::retry`) do no I/O, spawn nothing and read no clock.
+//! 2. Threads are started through [`threads::spawn`] only, have names, and are joined.
+//! 3. A frame is acked only after every matching log line has been written.
+//! 4. Every frame ends in exactly one of matched, unmatched, quarantined, refused; the counters add up.
+//! 5. No unbounded queue, buffer, timer set or thread set; each limit carries its unit in its name.
+//! 6. No secret and no record body in diagnostics.
+//! 7. Metric names exist only in [`metrics`].
+//!
+//! # Words
+//!
+//! Frame: the bytes of one record as received. Record: a decoded audit entry. Field: a typed path in a record.
+//! Rule: one boolean expression. Rule group: rules and actions under one name. Action: what a matching group does.
+//! Task: side-effect work for one record, one group and one sink. Sink: a remote destination. Attempt: a counted
+//! try. Drop: work lost, always counted with a reason. Drain: finish queued work at shutdown. Quarantine: raw
+//! frames that could not be decoded. Diagnostics: the program's own log.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod diagnostics;
+pub mod framing;
+pub mod listener;
+pub mod log_file;
+pub mod metrics;
+pub mod pipeline;
+pub mod record;
+pub mod rule_group;
+pub mod rules;
+pub mod secret;
+pub mod server;
+pub mod service;
+pub mod side_effect;
+pub mod signal;
+pub mod sink;
+pub mod threads;
+pub mod ticket;
+pub mod vault;

@@ -1,0 +1,392 @@
+//! Every metric of the program: names, help, labels, and the Prometheus text exposition.
+//!
+//! A series is registered once, at start, and is then a bare atomic: updating it takes no lock and never blocks. Only
+//! registration and [`Registry::render`] take the registry's lock.
+//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>, text version 0.0.4.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// What a family's values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "Prometheus' own words")]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One metric name with its help text and label names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Full name.
+    pub name: &'static str,
+    /// One line for people.
+    pub help: &'static str,
+    /// Type of the values.
+    pub kind: Kind,
+    /// Label names, in the order in which values are given.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $( #[doc = $help] pub static $id: Family = Family { name: concat!("vault_audit_filter_", $name), help: $help, kind: Kind::$kind, labels: &[$($label),*] }; )*
+        /// All families, in the order of the exposition.
+        pub static FAMILIES: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    RECORDS_RECEIVED = Counter "records_received_total" ["listener"] "Frames received, by listener (http, tcp, udp, unix).";
+    RECORDS = Counter "records_total" ["outcome"] "Frames by outcome: matched, unmatched, quarantined, refused. Their sum is the sum of records_received_total.";
+    RECORDS_QUARANTINED = Counter "records_quarantined_total" ["reason"] "Frames written to the quarantine log, by reason.";
+    RECORDS_REFUSED = Counter "records_refused_total" ["reason"] "Frames refused, by reason; nothing of them was acked.";
+    RECEIVED_BYTES = Counter "received_bytes_total" ["listener"] "Bytes of frames received, by listener.";
+    GROUP_MATCHES = Counter "group_matches_total" ["group"] "Records matched by each rule group.";
+    RULE_ERRORS = Counter "rule_errors_total" ["group", "rule"] "Run-time errors of a rule (its number in the group, from 1); the rule counts as not matching.";
+    LOG_WRITE_ERRORS = Counter "log_write_errors_total" ["file"] "Appends to a log file that failed; the records were not acked.";
+    LOG_ROTATIONS = Counter "log_rotations_total" ["file"] "Rotations of a log file.";
+    LOG_KEEPER_ERRORS = Counter "log_keeper_errors_total" ["file"] "Failed rotation, compression or removal steps; they are tried again.";
+    TASKS = Counter "tasks_total" ["sink", "outcome"] "Side-effect tasks by outcome: delivered, dropped (never sent), failed (given up after attempts).";
+    TASKS_DROPPED = Counter "tasks_dropped_total" ["sink", "reason"] "Dropped side-effect tasks by reason.";
+    ATTEMPTS = Counter "attempts_total" ["sink", "outcome"] "Delivery attempts by outcome: ok, transient, permanent, blocked.";
+    QUEUE_LENGTH = Gauge "queue_length" ["sink"] "Tasks waiting in a sink's queue.";
+    QUEUE_CAPACITY = Gauge "queue_capacity" ["sink"] "Bound of a sink's queue.";
+    SINK_UP = Gauge "sink_up" ["sink"] "1 while a sink takes deliveries, 0 while it is marked down.";
+    DELIVERY_SECONDS = Histogram "delivery_seconds" ["sink"] "Duration of one delivery attempt.";
+    HTTP_REQUEST_SECONDS = Histogram "http_request_seconds" [] "Time from a complete ingest request to its reply written.";
+    HTTP_REQUESTS = Counter "http_requests_total" ["listener", "status"] "HTTP replies by listener (http, admin) and status code.";
+    CONNECTIONS = Gauge "connections" ["listener"] "Open connections, by listener.";
+    CONNECTIONS_CLOSED = Counter "connections_closed_total" ["listener", "reason"] "Connections closed by the program, by reason.";
+    ACCEPT_ERRORS = Counter "accept_errors_total" ["listener"] "Failed accepts (out of file descriptors, say); the listener goes on.";
+    UDP_KERNEL_DROPS = Counter "udp_kernel_drops_total" [] "Datagrams that the kernel dropped because the socket's receive buffer was full.";
+    BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the version is the label.";
+    START_TIME = Gauge "start_time_seconds" [] "Start of the process, seconds since the epoch.";
+}
+
+/// A value that only grows. Padded to a cache line of its own, so that threads counting different things do not disturb each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A whole number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Sets the value.
+    pub fn set(&self, v: i64) {
+        self.0.store(v, Ordering::Relaxed);
+    }
+
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the histogram buckets, in nanoseconds: 1, 2.5 and 5 per decade from 10 µs to 10 s.
+const BUCKETS_NS: [u64; 19] = [
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+];
+
+/// Durations in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS_NS.len()],
+    above: AtomicU64,
+    sum_ns: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn observe(&self, duration: Duration) {
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let at = BUCKETS_NS.partition_point(|bound| *bound < ns);
+        self.buckets.get(at).unwrap_or(&self.above).fetch_add(1, Ordering::Relaxed);
+        self.sum_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().chain([&self.above]).map(|b| b.load(Ordering::Relaxed)).sum()
+    }
+}
+
+enum Source {
+    Counter(Arc<Counter>),
+    Gauge(Arc<Gauge>),
+    /// Read at the time of the exposition.
+    GaugeFn(Box<dyn Fn() -> f64 + Send + Sync>),
+    Histogram(Arc<Histogram>),
+}
+
+struct Series {
+    family: &'static Family,
+    labels: Vec<String>,
+    source: Source,
+}
+
+/// All series of the process.
+#[derive(Default)]
+pub struct Registry {
+    series: Mutex<Vec<Series>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Registry({} series)", self.series.lock().len())
+    }
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The counter of `family` with these label values; the same one when asked again.
+    pub fn counter(&self, family: &'static Family, labels: &[&str]) -> Arc<Counter> {
+        self.find_or_add(
+            family,
+            labels,
+            |s| match s {
+                Source::Counter(c) => Some(Arc::clone(c)),
+                _ => None,
+            },
+            || {
+                let made = Arc::new(Counter::default());
+                (Source::Counter(Arc::clone(&made)), made)
+            },
+        )
+    }
+
+    /// The gauge of `family` with these label values; the same one when asked again.
+    pub fn gauge(&self, family: &'static Family, labels: &[&str]) -> Arc<Gauge> {
+        self.find_or_add(
+            family,
+            labels,
+            |s| match s {
+                Source::Gauge(g) => Some(Arc::clone(g)),
+                _ => None,
+            },
+            || {
+                let made = Arc::new(Gauge::default());
+                (Source::Gauge(Arc::clone(&made)), made)
+            },
+        )
+    }
+
+    /// The histogram of `family` with these label values; the same one when asked again.
+    pub fn histogram(&self, family: &'static Family, labels: &[&str]) -> Arc<Histogram> {
+        self.find_or_add(
+            family,
+            labels,
+            |s| match s {
+                Source::Histogram(h) => Some(Arc::clone(h)),
+                _ => None,
+            },
+            || {
+                let made = Arc::new(Histogram::default());
+                (Source::Histogram(Arc::clone(&made)), made)
+            },
+        )
+    }
+
+    /// A gauge whose value is asked for at each exposition; `read` must not block.
+    pub fn gauge_fn(
+        &self,
+        family: &'static Family,
+        labels: &[&str],
+        read: impl Fn() -> f64 + Send + Sync + 'static,
+    ) {
+        let labels = labels.iter().map(|l| (*l).to_owned()).collect();
+        self.series.lock().push(Series { family, labels, source: Source::GaugeFn(Box::new(read)) });
+    }
+
+    fn find_or_add<T>(
+        &self,
+        family: &'static Family,
+        labels: &[&str],
+        get: impl Fn(&Source) -> Option<T>,
+        make: impl FnOnce() -> (Source, T),
+    ) -> T {
+        assert_eq!(labels.len(), family.labels.len(), "label values of {}", family.name);
+        let mut series = self.series.lock();
+        let same = |s: &&Series| std::ptr::eq(s.family, family) && s.labels == labels;
+        if let Some(found) = series.iter().find(same).and_then(|s| get(&s.source)) {
+            return found;
+        }
+        let (source, made) = make();
+        series.push(Series { family, labels: labels.iter().map(|l| (*l).to_owned()).collect(), source });
+        made
+    }
+
+    /// The exposition text of all series, grouped by family.
+    pub fn render(&self) -> String {
+        let series = self.series.lock();
+        let mut out = String::with_capacity(16 << 10);
+        for family in FAMILIES {
+            let mut of_family = series.iter().filter(|s| std::ptr::eq(s.family, *family)).peekable();
+            if of_family.peek().is_none() {
+                continue;
+            }
+            let kind = match family.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {kind}", family.name, family.help, family.name);
+            for s in of_family {
+                render_series(&mut out, s);
+            }
+        }
+        out
+    }
+}
+
+fn render_series(out: &mut String, series: &Series) {
+    let name = series.family.name;
+    let labels = label_text(series);
+    let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    let _ = match &series.source {
+        Source::Counter(c) => writeln!(out, "{name}{braced} {}", c.get()),
+        Source::Gauge(g) => writeln!(out, "{name}{braced} {}", g.get()),
+        Source::GaugeFn(read) => writeln!(out, "{name}{braced} {}", read()),
+        Source::Histogram(h) => {
+            render_histogram(out, name, &labels, &braced, h);
+            Ok(())
+        }
+    };
+}
+
+fn render_histogram(out: &mut String, name: &str, labels: &str, braced: &str, h: &Histogram) {
+    let lead = if labels.is_empty() { String::new() } else { format!("{labels},") };
+    let mut total = 0;
+    for (bucket, bound) in h.buckets.iter().zip(BUCKETS_NS) {
+        total += bucket.load(Ordering::Relaxed);
+        let _ = writeln!(out, "{name}_bucket{{{lead}le=\"{}\"}} {total}", bound as f64 / 1e9);
+    }
+    total += h.above.load(Ordering::Relaxed);
+    let _ = writeln!(out, "{name}_bucket{{{lead}le=\"+Inf\"}} {total}");
+    let _ = writeln!(out, "{name}_sum{braced} {}", h.sum_ns.load(Ordering::Relaxed) as f64 / 1e9);
+    let _ = writeln!(out, "{name}_count{braced} {total}");
+}
+
+fn label_text(series: &Series) -> String {
+    let mut out = String::new();
+    for (label, value) in series.family.labels.iter().zip(&series.labels) {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let _ = write!(out, "{label}=\"{value}\"");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_same_labels_give_the_same_counter() {
+        let registry = Registry::new();
+        registry.counter(&RECORDS, &["matched"]).inc();
+        registry.counter(&RECORDS, &["matched"]).add(2);
+        registry.counter(&RECORDS, &["refused"]).inc();
+        let text = registry.render();
+        assert!(text.contains("vault_audit_filter_records_total{outcome=\"matched\"} 3\n"), "{text}");
+        assert!(text.contains("vault_audit_filter_records_total{outcome=\"refused\"} 1\n"), "{text}");
+        assert_eq!(text.matches("# TYPE vault_audit_filter_records_total counter").count(), 1);
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let registry = Registry::new();
+        registry.counter(&GROUP_MATCHES, &["a\"b\\c\nd"]).inc();
+        assert!(registry.render().contains(r#"{group="a\"b\\c\nd"} 1"#));
+    }
+
+    #[test]
+    fn histogram_buckets_are_cumulative_and_inclusive() {
+        let registry = Registry::new();
+        let h = registry.histogram(&HTTP_REQUEST_SECONDS, &[]);
+        for us in [1, 10, 11, 20_000_000] {
+            h.observe(Duration::from_micros(us));
+        }
+        let text = registry.render();
+        for line in [
+            "_bucket{le=\"0.00001\"} 2",
+            "_bucket{le=\"0.000025\"} 3",
+            "_bucket{le=\"10\"} 3",
+            "_bucket{le=\"+Inf\"} 4",
+            "_count 4",
+            "_sum 20.000022",
+        ] {
+            assert!(
+                text.contains(&format!("vault_audit_filter_http_request_seconds{line}\n")),
+                "{line}: {text}"
+            );
+        }
+        assert_eq!(h.count(), 4);
+    }
+
+    #[test]
+    fn gauges_are_read_when_asked() {
+        let registry = Registry::new();
+        registry.gauge_fn(&QUEUE_LENGTH, &["s"], || 7.0);
+        registry.gauge(&CONNECTIONS, &["tcp"]).add(3);
+        registry.gauge(&CONNECTIONS, &["tcp"]).add(-1);
+        let text = registry.render();
+        assert!(text.contains("vault_audit_filter_queue_length{sink=\"s\"} 7\n"));
+        assert!(text.contains("vault_audit_filter_connections{listener=\"tcp\"} 2\n"));
+    }
+}

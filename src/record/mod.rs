@@ -1,0 +1,29 @@
+//! Records: decoding an audit entry. Only the fields that some rule or template names are extracted, in one validating pass
+//! over the bytes; everything borrows from the frame.
+//!
+//! Pure: no I/O, no clock, no threads.
+
+pub mod schema;
+
+/// Number of an extracted field; made by [`FieldPlan::want`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u32);
+
+/// The state of one wanted field in one record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Slot<'s> {
+    /// An ancestor is missing, null or no object.
+    Unreached,
+    /// The parent is an object without this key.
+    Absent,
+    /// JSON null.
+    Null,
+    /// true or false.
+    Bool(bool),
+    /// The number's text.
+    Number(&'s str),
+    /// A string, unescaped.
+    Str(&'s str),
+    /// An object or array: its valid JSON text.
+    Json(&'s [u8]),
+}
