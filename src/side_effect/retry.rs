@@ -72,6 +72,8 @@ pub struct Policy {
     pub backoff_max: Duration,
     /// Oldest a task may get; `None`: no limit.
     pub age_max: Option<Duration>,
+    /// Time between probes of a blocked sink.
+    pub blocked_probe: Duration,
 }
 
 impl Policy {
@@ -90,6 +92,7 @@ impl Policy {
             backoff,
             backoff_max: settings.max_backoff.max(backoff),
             age_max: durable.then_some(settings.max_age),
+            blocked_probe: BLOCKED_PROBE_INTERVAL,
         }
     }
 
@@ -100,6 +103,14 @@ impl Policy {
         let full = self.backoff.saturating_mul(1 << doublings).min(self.backoff_max);
         let half = full / 2;
         half + half.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// How long a sink is left alone after its `failures`-th failure in a row, the last one of class `class`.
+    pub fn probe_delay(&self, class: Class, failures: u32, random: f64) -> Duration {
+        match class {
+            Class::Blocked => self.blocked_probe.mul_f64(0.9 + 0.2 * random.clamp(0.0, 1.0)),
+            _ => self.delay(failures, random),
+        }
     }
 
     /// Whether a task whose `attempts`-th attempt failed with `class` gets another one. `age` is the task's; `own_max` its own limit.
