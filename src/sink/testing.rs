@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -18,7 +18,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// One request as received.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
-    pub(crate) at: Instant,
     pub(crate) connection: usize,
     pub(crate) method: String,
     pub(crate) target: String,
@@ -279,5 +278,5 @@ fn parse(buffer: &mut Vec<u8>, connection: usize) -> Option<Received> {
     let (method, target) = (head.method.expect("a method").to_owned(), head.path.expect("a target").to_owned());
     let body = buffer[end..end + length].to_vec();
     buffer.drain(..end + length);
-    Some(Received { at: clock::now(), connection, method, target, headers, body })
+    Some(Received { connection, method, target, headers, body })
 }

@@ -105,7 +105,7 @@ fn envelope(task: &Task, text: &str) -> Vec<u8> {
     if serde_json::from_slice::<serde::de::IgnoredAny>(&task.record).is_ok() {
         body.extend_from_slice(&task.record);
     } else {
-        // Too deep for most readers: as text.
+        // Only a store could have damaged it: as text, so that the message stays JSON.
         body.extend_from_slice(json!(String::from_utf8_lossy(&task.record)).to_string().as_bytes());
     }
     body.push(b'}');

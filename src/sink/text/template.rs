@@ -5,7 +5,7 @@ use crate::record::{DecodeScratch, Decoder, FieldPlan, Record};
 use super::super::escape::Markup;
 
 /// Most bytes of a template.
-pub const TEMPLATE_BYTES_MAX: usize = 64 << 10;
+const TEMPLATE_BYTES_MAX: usize = 64 << 10;
 /// Most characters that one expression adds to a message.
 const VALUE_CHARS_MAX: usize = 16 << 10;
 /// What stands in for an expression that failed on a record.
