@@ -57,7 +57,10 @@ static DURATION: [Method; 10] = [
     method("Truncate", &[Duration], Duration),
 ];
 
-static STRING_ONLY: [Method; 1] = [method("String", &[], Str)];
+/// `String()`.
+pub(crate) const STRING: Method = method("String", &[], Str);
+
+static STRING_ONLY: [Method; 1] = [STRING];
 
 /// The methods of a type.
 pub(crate) fn of(ty: &Ty) -> &'static [Method] {

@@ -178,3 +178,44 @@ fn plain(negative: bool, digits: &str, point: i32) -> String {
     }
     format!("{sign}{}.{}", &digits[..point], &digits[point..])
 }
+
+/// Go's `strconv.ParseFloat`: also `inf`, `nan`, hexadecimal floats, and underscores between digits; `None` for what is no
+/// number or too large.
+pub(crate) fn parse_float(text: &str) -> Option<f64> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let lower = unsigned.to_ascii_lowercase();
+    if matches!(lower.as_str(), "inf" | "infinity" | "nan") {
+        return text.parse().ok();
+    }
+    let bytes = lower.as_bytes();
+    let digit = |at: Option<&u8>| at.is_some_and(u8::is_ascii_hexdigit);
+    let spaced = bytes.iter().enumerate().all(|(at, byte)| {
+        *byte != b'_' || at > 0 && (digit(bytes.get(at - 1)) || bytes.get(at - 1) == Some(&b'x')) && digit(bytes.get(at + 1))
+    });
+    if !spaced {
+        return None;
+    }
+    let plain: String = lower.chars().filter(|c| *c != '_').collect();
+    let value = match plain.strip_prefix("0x") {
+        Some(hex) => hex_float(hex)?,
+        None if plain.starts_with(|c: char| c.is_ascii_digit() || c == '.') => plain.parse().ok()?,
+        None => return None,
+    };
+    let value = if text.starts_with('-') { -value } else { value };
+    value.is_finite().then_some(value)
+}
+
+/// `1.8p3`: the exponent is a must.
+fn hex_float(text: &str) -> Option<f64> {
+    let (mantissa, exponent) = text.split_once('p')?;
+    let exponent: i64 = exponent.parse().ok()?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let mut value = 0.0;
+    for c in whole.chars().chain(fraction.chars()) {
+        value = value * 16.0 + f64::from(c.to_digit(16)?);
+    }
+    Some(ldexp(value, exponent.checked_sub(4 * fraction.len() as i64)?))
+}

@@ -52,7 +52,7 @@ impl<'a> Vm<'a> {
     }
 
     /// Go's `reflect.DeepEqual`: the same type all the way down.
-    fn same(&self, a: Value<'a>, b: Value<'a>) -> Result<bool, Fault> {
+    pub(crate) fn same(&self, a: Value<'a>, b: Value<'a>) -> Result<bool, Fault> {
         self.step(1)?;
         match (a, b) {
             (Value::Nil, Value::Nil) => Ok(true),
