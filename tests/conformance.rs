@@ -13,8 +13,27 @@ use vault_audit_filter::record::{DecodeScratch, FieldPlan};
 use vault_audit_filter::rules::go_regex::GoRegex;
 use vault_audit_filter::rules::{Constant, Environment, EvalScratch, Limits, Rule, StructDef};
 
-/// A row that is answered otherwise on purpose: expression, a part of the row that tells it from others, reason.
-const DIFFERENCES: &[(&str, &str, &str)] = &[];
+/// Rows that are answered otherwise on purpose: expression, a part of the record that tells it from others, reason.
+const DIFFERENCES: &[(&str, &str, &str)] = &[
+    ("Request.Operation", r#"{"REQUEST""#, "keys match exactly"),
+    ("Request.Path", "reque\u{17f}t", "keys match exactly"),
+    ("Request.Operation + Request.Path", r#""request":{"path""#, "the last of equal keys wins as a whole"),
+    ("Auth.Policies", r#"["a",1]"#, MISTYPED),
+    ("Auth.Policies", r#"{"policies":"a"}"#, MISTYPED),
+    ("Request.Operation", r#"{"operation":5}"#, MISTYPED),
+    ("Request.RemotePort", "5.0", MISTYPED),
+    ("Request.RemotePort", "5e0", MISTYPED),
+    ("Request.Operation", r#"{"request":"x"}"#, PARENT),
+    ("Response.Data.CurrentVersion", r#"{"data":[1]}"#, PARENT),
+    ("Auth.TokenIssueTime", r#"token_issue_time":"""#, MISTYPED),
+    ("Auth.TokenIssueTime", r#"2026-01-01""#, MISTYPED),
+    ("Auth.TokenIssueTime", "2026-01-01 00:00:00Z", MISTYPED),
+    ("Auth.TokenIssueTime", "2026-1-1T0:00:00Z", MISTYPED),
+];
+
+/// Go refuses the whole record.
+const MISTYPED: &str = "a mistyped field fails the rules that read it, not the record";
+const PARENT: &str = "what is no object has no fields: they are absent, and the record is kept";
 
 /// Where the rows are.
 fn main_dir() -> PathBuf {
@@ -104,8 +123,9 @@ fn agree(want: &Value, got: &Value) -> bool {
     }
 }
 
-fn is_difference(line: &str, row: &Value) -> bool {
-    DIFFERENCES.iter().any(|(expr, part, _)| row["expr"] == *expr && line.contains(part))
+fn is_difference(row: &Value) -> bool {
+    let record = row["record_text"].as_str().unwrap_or_default();
+    DIFFERENCES.iter().any(|(expr, part, _)| row["expr"] == *expr && record.contains(part))
 }
 
 /// A row of a regular expression: pattern, haystack, match or error.
@@ -152,7 +172,7 @@ fn go_answers() {
             let got = answer(&row, &records, &generic);
             if agree(&row["want"], &got) {
                 agreed += 1;
-            } else if is_difference(line, &row) {
+            } else if is_difference(&row) {
                 differing += 1;
             } else {
                 wrong += 1;

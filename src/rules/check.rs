@@ -207,7 +207,8 @@ impl Checker<'_> {
         if matches!(&base.kind, Kind::Ident(name) if **name == *"$env") {
             return match property.name() {
                 Some(name) => self.member_of_env(name, optional, at),
-                None => self.visit(property).map(|_| Ty::Unknown),
+                // As Go: a computed name is not checked; what is wrong in it fails at run time.
+                None => Ok(Ty::Unknown),
             };
         }
         if let Err(error) = self.visit(base) {
@@ -284,10 +285,7 @@ impl Checker<'_> {
     fn slice(&mut self, base: &mut Node, from: Option<&mut Node>, to: Option<&mut Node>) -> Checked {
         let ty = self.visit(base)?;
         if ty.is_unknown() {
-            // As Go: the bounds are not looked at, unless they are named at run time.
-            for bound in from.into_iter().chain(to) {
-                self.visit(bound)?;
-            }
+            // As Go: the bounds are not checked; what is wrong in them fails at run time.
             return Ok(ty.member_of_unknown());
         }
         if !ty.is_str() && !ty.is_array() {
@@ -321,10 +319,7 @@ impl Checker<'_> {
         let ty = self.visit(callee)?;
         match ty {
             ty if ty.is_unknown() => {
-                // As Go: arguments of an unknown function are not checked; what is wrong fails at run time.
-                for arg in args {
-                    let _ = self.visit(arg);
-                }
+                // As Go: arguments of an unknown function are not checked; what is wrong in them fails at run time.
                 Ok(Ty::Unknown)
             }
             Ty::Function(Function::Method(method)) => {

@@ -183,9 +183,8 @@ impl Lowering<'_, '_> {
         match &*self.env.kind {
             EnvKind::Constants(values) => match values.iter().position(|(known, _)| **known == *name) {
                 Some(index) => ExKind::Constant(self.env.clone(), index),
-                // As Go: a function without call is looked up in the map, where it is not.
-                None if BUILTIN_NAMES.contains(&name) => ExKind::Nil,
-                None => ExKind::Fail(format!("there is no field `{name}`").into()),
+                // As Go: a function without call, or a name that was not checked, is looked up in the map, where it is not.
+                None => ExKind::Nil,
             },
             EnvKind::Audit(_) if BUILTIN_NAMES.contains(&name) => {
                 ExKind::Fail(format!("the function `{name}` is no value").into())

@@ -1,6 +1,6 @@
 //! Builtins that walk over a collection with a predicate.
 
-use super::code::{Body, Ex, Loop, LoopName};
+use super::code::{Body, Loop, LoopName};
 use super::eval::{Scope, Vm};
 use super::types::{MapTy, Slice};
 use super::value::{Array, Evaluated, Fault, Items, Value, fault};
@@ -312,10 +312,5 @@ impl<'a> Vm<'a> {
             (Value::Int(a), Value::Int(b)) => Ok(a == b),
             (a, b) => self.same(a, b),
         }
-    }
-
-    /// Evaluates arguments that may be expressions of any kind.
-    pub(crate) fn args(&self, args: &'a [Ex], scope: &Scope<'a>) -> Result<&'a [Value<'a>], Fault> {
-        self.eval_all(args, scope)
     }
 }

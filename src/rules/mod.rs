@@ -49,7 +49,7 @@ mod value;
 use bumpalo::Bump;
 
 use crate::record::{FieldPlan, Record};
-use code::{CondKind, Ex, ExKind};
+use code::{Ex, ExKind};
 pub use env::{Constant, Environment};
 pub use error::{EvalError, EvalErrorKind, RuleError};
 use eval::{Scope, Vm};
@@ -279,14 +279,5 @@ impl Rule {
         scratch.reset();
         let vm = Vm::new(record, scratch, self.expr.limits, self.expr.variables);
         explain::Explainer { source: &self.expr.source, vm: &vm }.rule(&self.expr.code)
-    }
-
-    /// The condition that the index looks at, where the rule is one.
-    #[allow(dead_code, reason = "the index over many rules starts here")]
-    pub(crate) fn condition(&self) -> Option<&CondKind> {
-        match &self.expr.code.kind {
-            ExKind::Cond(cond) => Some(&cond.kind),
-            _ => None,
-        }
     }
 }

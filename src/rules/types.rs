@@ -142,7 +142,6 @@ pub(crate) enum TyKind {
 /// Groups of types that an operator accepts where the other side is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
-    Bool,
     Str,
     Integer,
     Number,
@@ -279,7 +278,6 @@ impl Ty {
 
     pub(crate) fn is_any_of(&self, checks: &[Check]) -> bool {
         checks.iter().any(|check| match check {
-            Check::Bool => self.is_bool(),
             Check::Str => self.is_str(),
             Check::Integer => self.is_integer(),
             Check::Number => self.is_number(),
@@ -338,17 +336,6 @@ impl Slice {
             (Slice::Struct(a), Slice::Struct(b)) => Arc::ptr_eq(a, b),
             (Slice::Struct(_), _) | (_, Slice::Struct(_)) => false,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
-        }
-    }
-
-    pub(crate) fn elem(&self) -> Ty {
-        match self {
-            Slice::Any | Slice::Pairs | Slice::Pair => Ty::Any,
-            Slice::Str => Ty::Str,
-            Slice::Int => Ty::Int,
-            Slice::Float => Ty::Float,
-            Slice::Bytes => Ty::U8,
-            Slice::Struct(def) => Ty::Struct(def.clone()),
         }
     }
 }

@@ -18,13 +18,15 @@ impl<'a> Vm<'a> {
     pub(crate) fn builtin(&self, name: &'static str, args: &'a [Ex], scope: &Scope<'a>) -> Evaluated<'a> {
         let args = self.eval_all(args, scope)?;
         let arg = |index: usize| args.get(index).copied().unwrap_or(Value::Nil);
+        // As Go: where a call is not checked, functions of one argument take the last one.
+        let only = args.last().copied().unwrap_or(Value::Nil);
         match name {
-            "len" => self.len(arg(0)),
-            "type" => self.type_of(arg(0)),
-            "abs" | "ceil" | "floor" | "round" => self.rounded(name, arg(0)),
-            "int" => self.to_integer(arg(0)),
-            "float" => self.to_float_number(arg(0)),
-            "string" => self.shown(arg(0)),
+            "len" => self.len(only),
+            "type" => self.type_of(only),
+            "abs" | "ceil" | "floor" | "round" => self.rounded(name, only),
+            "int" => self.to_integer(only),
+            "float" => self.to_float_number(only),
+            "string" => self.shown(only),
             "trim" | "trimPrefix" | "trimSuffix" | "upper" | "lower" | "split" | "splitAfter" | "replace" | "repeat"
             | "join" | "indexOf" | "lastIndexOf" | "hasPrefix" | "hasSuffix" => self.string_builtin(name, args),
             "max" | "min" => self.extreme(name, args),
