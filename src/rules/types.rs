@@ -104,6 +104,9 @@ pub struct StructDef {
     /// The name that `type()` shows; anonymous structs have none.
     pub(crate) name: Option<Box<str>>,
     pub(crate) fields: Vec<FieldDef>,
+    /// How many of the fields, from the first, `string()` and `toJSON()` show: those of the predecessor, so that rules
+    /// that compare such text keep their meaning.
+    pub(crate) shown: usize,
     /// What the method `String()` returns, for structs that have one.
     pub(crate) shown_as: Option<Box<str>>,
 }
@@ -362,8 +365,8 @@ fn signature(name: &'static str) -> &'static str {
         "hasPrefix" | "hasSuffix" => "func(string, string) bool",
         "type" | "string" | "toJSON" => "func(any) string",
         "bitand" | "bitor" | "bitxor" | "bitnand" | "bitshl" | "bitshr" | "bitushr" => "func(int, int) int",
-        "filter" | "map" | "groupBy" | "sortBy" | "reduce" | "replace" | "repeat" | "join" | "fromJSON" | "duration"
-        | "timezone" | "sort" | "bitnot" => name,
+        "filter" | "map" | "groupBy" | "sortBy" | "reduce" | "replace" | "repeat" | "join" | "fromJSON"
+        | "duration" | "timezone" | "sort" | "bitnot" => name,
         _ => "func(...any) (any, error)",
     }
 }
