@@ -13,6 +13,8 @@ pub mod pace;
 mod queue;
 pub mod retry;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod worker;
 
@@ -186,7 +188,11 @@ impl SideEffects {
             timer.stop();
         }
         if left != Drained::default() {
-            log::warn!("side effects: {} tasks dropped at shutdown, {} of unknown outcome", left.dropped, left.unfinished);
+            log::warn!(
+                "side effects: {} tasks dropped at shutdown, {} of unknown outcome",
+                left.dropped,
+                left.unfinished
+            );
         }
         left
     }

@@ -15,7 +15,11 @@ fn check(kind: &MessagingKind, server: &HttpServer, rows: Vec<(Reply, Verdict)>)
     for (reply, expected) in rows {
         server.then(reply.clone());
         let result = sink.deliver(&task(RECORD), in_time());
-        assert_eq!(result.as_ref().map(|_| ()).map_err(|e| e.class), expected, "{kind:?} {reply:?}: {result:?}");
+        assert_eq!(
+            result.as_ref().map(|_| ()).map_err(|e| e.class),
+            expected,
+            "{kind:?} {reply:?}: {result:?}"
+        );
         if let Err(error) = result {
             assert_harmless(&error);
             if let Reply::Full(status, ..) = reply {
@@ -46,9 +50,18 @@ fn slack_api() {
         (Reply::json(503, r#"{"ok":false,"error":"no_text"}"#), TRANSIENT),
     ];
     for (verdict, errors) in [
-        (TRANSIENT, "ratelimited rate_limited internal_error fatal_error service_unavailable request_timeout team_added_to_org org_login_required"),
-        (PERMANENT, "msg_too_long msg_blocks_too_long no_text invalid_blocks invalid_attachments too_many_attachments invalid_payload invalid_arguments invalid_json invalid_charset"),
-        (BLOCKED, "invalid_auth not_authed account_inactive token_revoked token_expired missing_scope no_permission not_allowed_token_type ekm_access_denied channel_not_found not_in_channel is_archived restricted_action restricted_action_read_only_channel no_service invalid_token"),
+        (
+            TRANSIENT,
+            "ratelimited rate_limited internal_error fatal_error service_unavailable request_timeout team_added_to_org org_login_required",
+        ),
+        (
+            PERMANENT,
+            "msg_too_long msg_blocks_too_long no_text invalid_blocks invalid_attachments too_many_attachments invalid_payload invalid_arguments invalid_json invalid_charset",
+        ),
+        (
+            BLOCKED,
+            "invalid_auth not_authed account_inactive token_revoked token_expired missing_scope no_permission not_allowed_token_type ekm_access_denied channel_not_found not_in_channel is_archived restricted_action restricted_action_read_only_channel no_service invalid_token",
+        ),
     ] {
         rows.extend(errors.split(' ').map(|e| (said(e), verdict)));
     }
@@ -63,7 +76,10 @@ fn slack_webhook() {
         (Reply::json(200, r#"{"success":true}"#), OK),
         (Reply::text(200, "no_text"), PERMANENT),
         (Reply::json(200, r#"{"ok":false,"error":"no_service"}"#), BLOCKED),
-        (Reply::Full(200, vec![("Content-Type", "text/html; charset=utf-8".into())], "log in".into()), TRANSIENT),
+        (
+            Reply::Full(200, vec![("Content-Type", "text/html; charset=utf-8".into())], "log in".into()),
+            TRANSIENT,
+        ),
         (Reply::text(400, "invalid_payload"), PERMANENT),
         (Reply::text(400, "no_text"), PERMANENT),
         (Reply::text(400, "too_many_attachments"), PERMANENT),
@@ -148,7 +164,8 @@ fn pauses_are_read_from_headers_and_bodies() {
     let server = HttpServer::start(Reply::status(500));
     let sink = text_sink(kinds(&server)[1].clone());
     let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(100);
-    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&later).expect("a date");
+    let date =
+        jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&later).expect("a date");
     let header = |value: &str| Reply::Full(503, vec![("Retry-After", value.to_owned())], String::new());
     for (reply, least_s, most_s) in [
         (header("7"), 7.0, 7.0),
@@ -163,7 +180,14 @@ fn pauses_are_read_from_headers_and_bodies() {
         let pause = error.retry_after.expect("a pause").as_secs_f64();
         assert!(pause >= least_s && pause <= most_s, "{reply:?}: {pause}");
     }
-    for reply in [header("soon"), header("-1"), header(""), Reply::json(503, r#"{"retry_after":2.5}"#), Reply::json(429, r#"{"retry_after":-2}"#), Reply::Full(400, vec![("Retry-After", "7".into())], String::new())] {
+    for reply in [
+        header("soon"),
+        header("-1"),
+        header(""),
+        Reply::json(503, r#"{"retry_after":2.5}"#),
+        Reply::json(429, r#"{"retry_after":-2}"#),
+        Reply::Full(400, vec![("Retry-After", "7".into())], String::new()),
+    ] {
         server.then(reply.clone());
         let error = sink.deliver(&task(RECORD), in_time()).expect_err("a failure");
         assert_eq!(error.retry_after, None, "{reply:?}");

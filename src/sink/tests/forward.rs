@@ -93,7 +93,10 @@ fn udp_sends_one_datagram_of_the_records_bytes() {
     sink.deliver(&task("again"), in_time()).expect("handed over");
     let n = peer.recv(&mut buffer).expect("a datagram");
     assert_eq!(&buffer[..n], b"again");
-    assert_eq!(sink.deliver_text(TaskId::from_bits(1), "x", in_time()).expect_err("no texts").class, Class::Permanent);
+    assert_eq!(
+        sink.deliver_text(TaskId::from_bits(1), "x", in_time()).expect_err("no texts").class,
+        Class::Permanent
+    );
 }
 
 #[test]
@@ -101,7 +104,9 @@ fn udp_by_name_and_over_ipv6() {
     let peer = UdpSocket::bind("127.0.0.1:0").expect("a port");
     peer.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     let port = peer.local_addr().expect("its address").port();
-    forward(ForwardProtocol::Udp, &format!("localhost:{port}")).deliver(&task("a"), in_time()).expect("handed over");
+    forward(ForwardProtocol::Udp, &format!("localhost:{port}"))
+        .deliver(&task("a"), in_time())
+        .expect("handed over");
     assert_eq!(peer.recv(&mut [0; 9]).expect("a datagram"), 1);
     let missing = forward(ForwardProtocol::Udp, "no-such-host.invalid:1");
     assert_eq!(missing.deliver(&task("a"), in_time()).expect_err("no address").class, Class::Transient);
@@ -187,7 +192,9 @@ fn unix_streams_work_alike() {
     sink.deliver(&task("3"), in_time()).expect("written");
     let mut peer = take(&listener);
     assert_eq!(line(&mut peer), "3\n");
-    let error = sink.deliver(&task(&"x".repeat(8 << 20)), clock::now() + Duration::from_millis(300)).expect_err("not taken");
+    let error = sink
+        .deliver(&task(&"x".repeat(8 << 20)), clock::now() + Duration::from_millis(300))
+        .expect_err("not taken");
     assert_eq!(error.class, Class::Transient);
     sink.abort();
     std::fs::remove_file(&path).expect("removed");

@@ -70,7 +70,8 @@ fn webhooks_are_signed_as_the_standard_says() {
     let key = b"0123456789abcdef0123456789abcdef";
     let encoded = base64::engine::general_purpose::STANDARD.encode(key);
     for (token, key) in [(format!("whsec_{encoded}"), &key[..]), ("plain secret".into(), b"plain secret")] {
-        let kind = MessagingKind::Webhook { webhook_url: Secret::new(server.url("/h")), token: Secret::new(token) };
+        let kind =
+            MessagingKind::Webhook { webhook_url: Secret::new(server.url("/h")), token: Secret::new(token) };
         let t = task(RECORD);
         text_sink(kind).deliver(&t, in_time()).expect("delivered");
         let r = server.received().pop().expect("a request");
@@ -85,7 +86,8 @@ fn webhooks_are_signed_as_the_standard_says() {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
         ring::hmac::verify(&key, &signed, &mac).expect("the right signature");
     }
-    let unsigned = MessagingKind::Webhook { webhook_url: Secret::new(server.url("/h")), token: Secret::default() };
+    let unsigned =
+        MessagingKind::Webhook { webhook_url: Secret::new(server.url("/h")), token: Secret::default() };
     text_sink(unsigned).deliver(&task(RECORD), in_time()).expect("delivered");
     assert_eq!(server.received().pop().expect("a request").header("webhook-signature"), None);
 }
@@ -93,9 +95,15 @@ fn webhooks_are_signed_as_the_standard_says() {
 /// The example of the standard's reference libraries.
 #[test]
 fn the_signature_of_the_reference() {
-    let secret = base64::engine::general_purpose::STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("base64");
+    let secret =
+        base64::engine::general_purpose::STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("base64");
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
-    let signature = super::super::webhook::sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
+    let signature = super::super::webhook::sign(
+        &key,
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "1614265330",
+        br#"{"test": 2432232314}"#,
+    );
     assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
 }
 
@@ -175,7 +183,8 @@ fn nothing_outlasts_its_deadline() {
             }
         }
     }
-    let late = text_sink(kinds(&server)[1].clone()).deliver(&task(RECORD), clock::now()).expect_err("no time");
+    let late =
+        text_sink(kinds(&server)[1].clone()).deliver(&task(RECORD), clock::now()).expect_err("no time");
     assert_eq!(late.class, Class::Transient);
 }
 
@@ -203,7 +212,9 @@ fn a_refused_connection_and_a_wrong_protocol_are_transient() {
     let server = HttpServer::start(Reply::Close);
     for url in [format!("http://{closed}/S3CR3T"), format!("https://{}/S3CR3T", server.address)] {
         let kind = MessagingKind::SlackWebhook { webhook_url: Secret::new(url) };
-        let error = text_sink(kind).deliver(&task(RECORD), clock::now() + Duration::from_secs(2)).expect_err("no success");
+        let error = text_sink(kind)
+            .deliver(&task(RECORD), clock::now() + Duration::from_secs(2))
+            .expect_err("no success");
         assert_eq!(error.class, Class::Transient, "{error}");
         assert_harmless(&error);
     }
@@ -212,7 +223,8 @@ fn a_refused_connection_and_a_wrong_protocol_are_transient() {
 #[test]
 fn a_token_that_http_does_not_allow_blocks() {
     let server = HttpServer::start(Reply::status(200));
-    let kind = MessagingKind::Slack { url: server.url("/"), token: Secret::new("a\nS3CR3T"), channel: "C".into() };
+    let kind =
+        MessagingKind::Slack { url: server.url("/"), token: Secret::new("a\nS3CR3T"), channel: "C".into() };
     let error = text_sink(kind).deliver(&task(RECORD), in_time()).expect_err("no success");
     assert_eq!(error.class, Class::Blocked, "{error}");
     assert_harmless(&error);

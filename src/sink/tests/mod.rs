@@ -18,7 +18,12 @@ pub(crate) const TOKEN: &str = "xoxb-s3cr3t-t0ken";
 pub(crate) const PATH: &str = "/services/T0S3CR3T/B0S3CR3T";
 
 pub(crate) fn task(record: &str) -> Task {
-    Task::new("critical".into(), record.as_bytes().into(), "http", SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+    Task::new(
+        "critical".into(),
+        record.as_bytes().into(),
+        "http",
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+    )
 }
 
 pub(crate) fn in_time() -> Instant {
@@ -117,13 +122,19 @@ fn what_is_wrong_with_a_configuration_is_said_without_secrets() {
         (mattermost("S3CR3T", ""), "the channel is empty"),
         (sign("whsec_!S3CR3T"), "the token after whsec_ is not base64"),
     ] {
-        let errors = build(&[group(kind, MessageFormat::Text, "")], &HttpClient::new()).err().expect(expected);
+        let errors =
+            build(&[group(kind, MessageFormat::Text, "")], &HttpClient::new()).err().expect(expected);
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].to_string(), format!("group \"critical\": messaging: {expected}"));
     }
     let kind = hook("https://hooks.example/S3CR3T");
-    let errors = build(&[group(kind, MessageFormat::Text, "a {{ b")], &HttpClient::new()).err().expect("unclosed");
-    assert!(errors[0].to_string().starts_with("line 7: group \"critical\": messaging.template: at byte 2"), "{}", errors[0]);
+    let errors =
+        build(&[group(kind, MessageFormat::Text, "a {{ b")], &HttpClient::new()).err().expect("unclosed");
+    assert!(
+        errors[0].to_string().starts_with("line 7: group \"critical\": messaging.template: at byte 2"),
+        "{}",
+        errors[0]
+    );
 }
 
 #[test]

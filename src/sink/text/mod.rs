@@ -1,10 +1,9 @@
 //! The text of messages: from a template, from the readable default, or the record as it came.
 //!
-//! Pure. Everything that comes from a record passes through [`Markup`]; what the operator wrote in a template stays as it is, so a
+//! No I/O; the clock is read for `now()` in templates. Everything that comes from a record passes through [`Markup`]; what the operator wrote in a template stays as it is, so a
 //! template can call a channel on purpose and a record cannot.
 
 mod default;
-mod fields;
 mod template;
 
 pub use super::escape::Markup;
@@ -86,6 +85,12 @@ impl Messages {
 
 impl std::fmt::Debug for Messages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Messages").field("markup", &self.markup).field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("Messages")
+            .field("markup", &self.markup)
+            .field("format", &self.format)
+            .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
