@@ -40,6 +40,7 @@ fn each_kind_sends_what_its_service_expects() {
     assert_eq!(webhook["type"], "audit.record");
     assert_eq!(webhook["id"], t.id.to_string());
     assert_eq!(webhook["group"], "critical");
+    assert_eq!(webhook["listener"], "http");
     assert_eq!(webhook["timestamp"], "2027-01-15T08:00:00Z");
     assert!(all[4].text().ends_with(&format!(",\"data\":{RECORD}}}")));
 }
