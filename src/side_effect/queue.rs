@@ -28,6 +28,9 @@ pub const WAITING_ROOM_TASKS_MAX: usize = 1024;
 /// Bytes of records that one sink may hold, in its queue and beside it. One record alone may be larger.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
+/// Longest time that a delivery, or the waiting for room, may be given.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A task on its way through this process.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -121,12 +124,12 @@ impl Shared {
             destination: parts.destination,
             ledger: parts.ledger,
             policy: parts.policy,
-            timeout: settings.timeout,
+            timeout: settings.timeout.min(TIMEOUT_MAX),
             digest: parts.digest,
             gate: Mutex::new(Gate::default()),
             wakes: (0..settings.workers).map(|_| bounded(1)).collect(),
             mode: settings.enqueue_mode,
-            enqueue_timeout: settings.enqueue_timeout,
+            enqueue_timeout: settings.enqueue_timeout.min(TIMEOUT_MAX),
             tx: ArcSwapOption::from_pointee(tx),
             rx,
             room: Mutex::new(VecDeque::new()),
@@ -218,15 +221,15 @@ impl Shared {
         Submitted::Waiting
     }
 
-    /// The next task of the queue, or `None`. The place that it leaves goes to the oldest one in the waiting room.
-    pub(super) fn take(&self) -> Option<Job> {
-        let job = self.rx.try_recv().ok();
+    /// The next task of the queue, or `None`. The place that it leaves goes to the oldest one in the waiting room; the caller drops the
+    /// tickets of those that left it when it holds no lock, since the last clone of one sends a reply.
+    pub(super) fn take(&self) -> (Option<Job>, Vec<Ticket>) {
+        let mut job = self.rx.try_recv().ok();
+        let mut freed = Vec::new();
         if self.mode == EnqueueMode::Drop {
-            return job;
+            return (job, freed);
         }
         let mut room = self.room.lock();
-        let mut freed = Vec::new();
-        let mut job = job;
         while let Some(waiting) = room.pop_front() {
             let Waiting { job: next, deadline, ticket } = waiting;
             if job.is_none() {
@@ -243,10 +246,7 @@ impl Shared {
             }
         }
         self.room_len.store(room.len(), Ordering::SeqCst);
-        drop(room);
-        // Outside of the lock: the last clone of a ticket sends a reply.
-        drop(freed);
-        job
+        (job, freed)
     }
 
     /// Whether neither the queue nor the waiting room holds a task.

@@ -35,6 +35,7 @@ pub(super) struct Gate {
     down_line: LineLimit,
     failure_line: LineLimit,
     failures_unsaid: u64,
+    reserve_line: LineLimit,
     drop_line: LineLimit,
     drops_said: u64,
 }
@@ -140,23 +141,26 @@ impl Shared {
             return Next::Digest(dropped, within, probe);
         }
         // Up: oldest first. Down: a fresh task is the probe, so that the failed ones keep their attempts.
-        let job = match due {
-            Some(i) if !(probe && fresh) => Some(gate.deferred.remove(i)),
+        let (job, freed) = match due {
+            Some(i) if !(probe && fresh) => (Some(gate.deferred.remove(i)), Vec::new()),
             _ => self.take(),
         };
-        match job {
+        let next = match job {
             Some(job) => {
                 self.meters.in_flight.add(1);
                 Next::Attempt(job, probe)
             }
             None => {
-                // The waiting room's last task has just run out of time.
+                // What was there a moment ago has just run out of time: look again.
                 if probe {
                     gate.health.probe_abandoned();
                 }
-                Next::Idle(sooner(gate.next_due_at()))
+                Next::Idle(Some(now))
             }
-        }
+        };
+        drop(gate);
+        drop(freed);
+        next
     }
 
     /// Waits for a change, for `until`, and, with `for_tasks`, for a task in the queue.
@@ -192,7 +196,10 @@ impl Shared {
         if let Some(ledger) = &self.ledger
             && let Err(e) = ledger.reserve(&self.name, &job.task, job.attempts)
         {
-            log::error!("{}: attempt of task {} not reserved, nothing sent: {e}", self.name, job.task.id);
+            let say = self.gate.lock().reserve_line.allows(clock::now());
+            if say {
+                log::error!("{}: attempt of task {} not reserved, nothing sent: {e}", self.name, job.task.id);
+            }
             job.attempts -= 1;
             return self.defer_unreserved(job, probe);
         }

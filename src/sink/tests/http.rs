@@ -221,6 +221,42 @@ fn a_refused_connection_and_a_wrong_protocol_are_transient() {
     }
 }
 
+/// Serves one connection with the self-signed certificate.
+fn tls_server() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");
+    let read = |name: &str| std::fs::read(data.join(name)).expect(name);
+    let certificate = rustls::pki_types::CertificateDer::from(read("self_signed.crt.der"));
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(read("self_signed.key.der"));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key.into())
+        .expect("a certificate");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let thread = crate::threads::spawn("test-tls", move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut session = rustls::ServerConnection::new(Arc::new(config)).expect("a session");
+        while session.is_handshaking() && session.complete_io(&mut stream).is_ok() {}
+    })
+    .expect("a thread");
+    (address, thread)
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_blocks() {
+    let (address, thread) = tls_server();
+    let url = format!("https://localhost:{}/S3CR3T", address.port());
+    let kind = MessagingKind::SlackWebhook { webhook_url: Secret::new(url) };
+    let error = text_sink(kind).deliver(&task(RECORD), in_time()).expect_err("no success");
+    assert_eq!(error.class, Class::Blocked, "{error}");
+    assert!(error.message().contains("certificate"), "{error}");
+    assert_harmless(&error);
+    let _ = thread.join();
+}
+
 #[test]
 fn a_token_that_http_does_not_allow_blocks() {
     let server = HttpServer::start(Reply::status(200));
