@@ -258,6 +258,22 @@ fn a_certificate_that_nobody_vouches_for_blocks() {
 }
 
 #[test]
+fn names_are_looked_up_and_unknown_ones_are_transient() {
+    let server = HttpServer::start(Reply::text(200, "ok"));
+    let hook = |url: String| text_sink(MessagingKind::SlackWebhook { webhook_url: Secret::new(url) });
+    let known = hook(format!("http://localhost:{}{PATH}", server.address.port()));
+    (0..2).for_each(|_| known.deliver(&task(RECORD), in_time()).expect("delivered"));
+    for scheme in ["http", "https"] {
+        let error = hook(format!("{scheme}://no-such-host.invalid{PATH}"))
+            .deliver(&task(RECORD), in_time())
+            .expect_err("no such host");
+        assert_eq!(error.class, Class::Transient, "{error}");
+        assert!(error.message().starts_with(&format!("{scheme}://no-such-host.invalid: ")), "{error}");
+        assert_harmless(&error);
+    }
+}
+
+#[test]
 fn a_token_that_http_does_not_allow_blocks() {
     let server = HttpServer::start(Reply::status(200));
     let kind =
