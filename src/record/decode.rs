@@ -153,6 +153,13 @@ pub struct DecodeScratch {
 }
 
 impl DecodeScratch {
+    /// How much memory it holds for the next record, in bytes.
+    pub fn bytes_held(&self) -> usize {
+        self.found.capacity() * size_of::<Found>()
+            + self.open.capacity() * size_of::<Open>()
+            + self.arena.capacity()
+    }
+
     /// Forgets the record before and gives back what it alone needed.
     fn reset(&mut self, states: usize) {
         self.open.clear();

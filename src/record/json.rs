@@ -59,8 +59,7 @@ impl<'a> RawStr<'a> {
 
     /// Appends the string itself to `out`. A surrogate escape without its other half becomes U+FFFD.
     pub fn unescape_into(&self, out: &mut String) {
-        let mut pieces = Pieces { text: self.text };
-        while let Some(piece) = pieces.next() {
+        for piece in (Pieces { text: self.text }) {
             match piece {
                 Piece::Plain(plain) => match std::str::from_utf8(plain) {
                     Ok(plain) => out.push_str(plain),
