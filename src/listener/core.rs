@@ -58,6 +58,9 @@ pub(super) struct Bounds {
     pub linger_bytes_max: usize,
 }
 
+/// How often a place for a newcomer is looked for before it is turned away.
+const ADMIT_TRIES: usize = 4;
+
 /// The smallest bound for a request body: a batch of records of ordinary size must pass even when `record_bytes_max` is small.
 const BODY_BYTES_MIN: usize = 1 << 20;
 
@@ -167,9 +170,15 @@ impl Core {
     /// Takes a connection in, closing the longest idle one when all slots are in use. Gives it back when none is idle.
     pub(super) fn admit(&self, conn: Box<Conn>) -> Result<(), Box<Conn>> {
         let now_ms = self.now_ms();
-        let free = self.slots.take_free().or_else(|| {
-            self.evict_longest_idle();
-            self.slots.take_free()
+        let free = (0..ADMIT_TRIES).find_map(|attempt| {
+            if attempt > 0 {
+                // Somebody may be closing a connection in this moment.
+                std::thread::yield_now();
+            }
+            self.slots.take_free().or_else(|| {
+                self.evict_longest_idle();
+                self.slots.take_free()
+            })
         });
         let Some(index) = free else { return Err(conn) };
         let Some(slot) = self.slots.get(index) else { return Err(conn) };
@@ -203,7 +212,8 @@ impl Core {
                         Phase::Idle | Phase::Quiet => 1,
                         _ => return None,
                     };
-                    Some((rank, since, index))
+                    // One that is being served in this moment is not idle.
+                    (!slot.is_locked()).then_some((rank, since, index))
                 })
                 .min();
             let Some((_, since, index)) = longest else { return false };
@@ -257,14 +267,14 @@ impl Core {
         if matches!(conn.protocol, Protocol::Lines(_)) && reason != CloseReason::Peer {
             conn.stream.reset_on_close();
         }
-        let counters = &self.listeners[conn.listener].counters;
-        counters.connections.add(-1);
-        counters.count_close(reason);
         park::forget(slot);
         conn.input = Vec::new();
         conn.output = Vec::new();
         conn.protocol = Protocol::Lines(Default::default());
         self.recharge(&mut conn);
+        let counters = &self.listeners[conn.listener].counters;
+        counters.connections.add(-1);
+        counters.count_close(reason);
         drop(conn);
         inside.generation = inside.generation.wrapping_add(1);
         slot.enter_anew(Phase::Free, self.now_ms());

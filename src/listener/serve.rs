@@ -77,7 +77,7 @@ impl<S: Service> Hands<S> {
             Protocol::Lines(_) => self.lines_ready(core, slot, id, conn),
         };
         let next = match outcome.unwrap_or_else(Next::Close) {
-            Next::Read | Next::Paused if stage >= Stage::Closing => {
+            Next::Read | Next::Paused | Next::Linger if stage >= Stage::Closing => {
                 self.lines_ended(core, conn);
                 Next::Close(CloseReason::Shutdown)
             }

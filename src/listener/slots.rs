@@ -92,6 +92,11 @@ impl Slot {
         self.inside.try_lock()
     }
 
+    /// Somebody holds the mutex.
+    pub(super) fn is_locked(&self) -> bool {
+        self.inside.is_locked()
+    }
+
     /// Phase and its beginning.
     pub(super) fn phase(&self) -> (Phase, u64) {
         let stamp = self.stamp.load(Ordering::Relaxed);

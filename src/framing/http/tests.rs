@@ -170,7 +170,8 @@ fn chunk_lines_and_trailers_are_bounded() {
 #[test]
 fn pipelined_requests_come_out_one_by_one() {
     let one = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nxx".as_slice();
-    let two = b"POST /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n0\r\n\r\n".as_slice();
+    let two =
+        b"POST /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n0\r\n\r\n".as_slice();
     let three = b"GET /c HTTP/1.1\r\nHost: h\r\n\r\n".as_slice();
     let all = [one, two, three, two, one].concat();
     let seen = status_of(&all);
@@ -255,32 +256,34 @@ fn what_is_no_whole_gzip_is_refused() {
 fn any_request() -> impl Strategy<Value = (Vec<u8>, String)> {
     let body = prop::collection::vec(prop::sample::select(b"ab\r\n0;: {".to_vec()), 0..60);
     let sizes = prop::collection::vec(1usize..9, 1..30);
-    (body, sizes, any::<bool>(), any::<bool>(), 0usize..3).prop_map(|(body, sizes, chunked, close, trailers)| {
-        let mut request = b"POST /p?q HTTP/1.1\r\nHost: h\r\n".to_vec();
-        if close {
-            request.extend_from_slice(b"Connection: close\r\n");
-        }
-        if chunked {
-            request.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-            let mut rest = body.as_slice();
-            for size in sizes.iter().cycle() {
-                if rest.is_empty() {
-                    break;
-                }
-                let (chunk, after) = rest.split_at(rest.len().min(*size));
-                request.extend(format!("{:x};e={size}\r\n", chunk.len()).into_bytes());
-                request.extend_from_slice(chunk);
-                request.extend_from_slice(b"\r\n");
-                rest = after;
+    (body, sizes, any::<bool>(), any::<bool>(), 0usize..3).prop_map(
+        |(body, sizes, chunked, close, trailers)| {
+            let mut request = b"POST /p?q HTTP/1.1\r\nHost: h\r\n".to_vec();
+            if close {
+                request.extend_from_slice(b"Connection: close\r\n");
             }
-            request.extend(format!("0\r\n{}\r\n", "T: v\r\n".repeat(trailers)).into_bytes());
-        } else {
-            request.extend(format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes());
-            request.extend_from_slice(&body);
-        }
-        let kept = if close { "close" } else { "keep" };
-        (request, format!("ok POST /p ?q body={} {kept}", String::from_utf8_lossy(&body)))
-    })
+            if chunked {
+                request.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+                let mut rest = body.as_slice();
+                for size in sizes.iter().cycle() {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let (chunk, after) = rest.split_at(rest.len().min(*size));
+                    request.extend(format!("{:x};e={size}\r\n", chunk.len()).into_bytes());
+                    request.extend_from_slice(chunk);
+                    request.extend_from_slice(b"\r\n");
+                    rest = after;
+                }
+                request.extend(format!("0\r\n{}\r\n", "T: v\r\n".repeat(trailers)).into_bytes());
+            } else {
+                request.extend(format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes());
+                request.extend_from_slice(&body);
+            }
+            let kept = if close { "close" } else { "keep" };
+            (request, format!("ok POST /p ?q body={} {kept}", String::from_utf8_lossy(&body)))
+        },
+    )
 }
 
 fn cut(stream: &[u8], cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
