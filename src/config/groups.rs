@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use super::keys::chosen;
+use super::load::{Context, check_rule};
 use super::messaging;
 use super::problem::{Origin, Report};
 use super::section::Section;
 use super::tree::{Node, Value};
 use super::values::{self, Given};
-use super::{ForwardProtocol, Forwarding, LogFile, RuleGroup, RuleText, SyncPolicy, files};
+use super::{ForwardProtocol, Forwarding, LogFile, RuleGroup, RuleText, SyncPolicy};
 
 const GROUP_KEYS: [&str; 5] = ["name", "rules", "log_file", "forwarding", "messaging"];
 const LOG_FILE_KEYS: [&str; 6] = ["file_path", "max_size", "max_backups", "max_age", "compress", "sync"];
@@ -37,7 +38,7 @@ pub(super) struct Placed {
 }
 
 /// Reads the list of groups. A group with a problem is left out; the problem has been reported.
-pub(super) fn read(node: &Node, files: &files::Files<'_>, report: &mut Report) -> Vec<Placed> {
+pub(super) fn read(node: &Node, context: &Context<'_>, report: &mut Report) -> Vec<Placed> {
     let items = match &node.value {
         Value::List(items) => items,
         Value::Null => return Vec::new(),
@@ -47,11 +48,11 @@ pub(super) fn read(node: &Node, files: &files::Files<'_>, report: &mut Report) -
             return Vec::new();
         }
     };
-    let group = |(i, item)| read_group(item, &format!("rule_groups[{i}]"), files, report);
+    let group = |(i, item)| read_group(item, &format!("rule_groups[{i}]"), context, report);
     items.iter().enumerate().filter_map(group).collect()
 }
 
-fn read_group(node: &Node, path: &str, files: &files::Files<'_>, report: &mut Report) -> Option<Placed> {
+fn read_group(node: &Node, path: &str, context: &Context<'_>, report: &mut Report) -> Option<Placed> {
     let section = Section::open(node, path, &GROUP_KEYS, report)?;
     let name = name(&section, report);
     let rules =
@@ -61,7 +62,11 @@ fn read_group(node: &Node, path: &str, files: &files::Files<'_>, report: &mut Re
         section.get("forwarding").and_then(|n| forwarding(n, &section.path_of("forwarding"), report));
     let messaging = section
         .get("messaging")
-        .and_then(|n| messaging::read(n, &section.path_of("messaging"), files, report));
+        .and_then(|n| messaging::read(n, &section.path_of("messaging"), context, report));
+    for (i, rule) in rules.iter().enumerate() {
+        let key = format!("{path}.rules[{i}]");
+        check_rule(name.as_deref().unwrap_or_default(), &key, i, rule, context.checks.rule, report);
+    }
     let name = name?;
     if rules.is_empty() && matches!(section.get("rules").map(|n| &n.value), None | Some(Value::List(_))) {
         let what = format!("group {} has no rules", values::quoted(&name));

@@ -8,8 +8,8 @@ use super::keys::{Draft, KEYS};
 use super::problem::{Origin, Problem, Problems, Report, printable};
 use super::section::Section;
 use super::tree::{self, Node, Value, child_path};
-use super::values::{Content, Given};
-use super::{Config, cases, cross, groups};
+use super::values::{Content, Given, quoted};
+use super::{Config, RuleText, cases, cross, groups};
 
 /// Name of the configuration file in the home directory.
 const HOME_FILE: &str = ".vault-audit-filter.yaml";
@@ -59,21 +59,52 @@ impl Loaded {
     }
 }
 
-/// Reads flags, environment and file, checks everything, and reports every problem at once. Blocks on the file system;
-/// opens no socket and writes nothing.
+/// Compilers of the texts that the configuration only carries. Each returns its error as text of one or more lines (with a
+/// caret, for one).
+#[derive(Clone, Copy)]
+pub struct Checks<'c> {
+    /// Tries a rule.
+    pub rule: &'c dyn Fn(&str) -> Result<(), String>,
+    /// Tries a message template.
+    pub template: &'c dyn Fn(&str) -> Result<(), String>,
+}
+
+impl Checks<'_> {
+    /// Accepts every text.
+    pub const NONE: Checks<'static> = Checks { rule: &|_| Ok(()), template: &|_| Ok(()) };
+}
+
+/// What the readers of groups need beside the tree.
+pub(super) struct Context<'c> {
+    pub(super) files: Files<'c>,
+    pub(super) checks: Checks<'c>,
+}
+
+/// [`load_checked`] without a look into rules and templates.
+///
+/// # Errors
+///
+/// As [`load_checked`].
+pub fn load(overrides: &Overrides) -> Result<Loaded, Problems> {
+    load_checked(overrides, Checks::NONE)
+}
+
+/// Reads flags, environment and file, checks everything, rules and templates of the groups too, and reports every problem
+/// at once. Blocks on the file system; opens no socket and writes nothing.
 ///
 /// # Errors
 ///
 /// Everything that is wrong, in the order of the file.
-pub fn load(overrides: &Overrides) -> Result<Loaded, Problems> {
+pub fn load_checked(overrides: &Overrides, checks: Checks<'_>) -> Result<Loaded, Problems> {
     let home = overrides.environment.get("HOME").filter(|home| !home.is_empty());
     let searched = [home.map(|home| Path::new(home).join(HOME_FILE)), Some(SYSTEM_FILE.into())];
-    load_from(overrides, searched.into_iter().flatten())
+    load_from(overrides, checks, searched.into_iter().flatten())
 }
 
-/// [`load`] with the places to look in when `--config` and its variable are not given.
+/// [`load_checked`] with the places to look in when `--config` and its variable are not given.
 pub(super) fn load_from(
     overrides: &Overrides,
+    checks: Checks<'_>,
     searched: impl Iterator<Item = PathBuf>,
 ) -> Result<Loaded, Problems> {
     let mut report = Report::default();
@@ -86,7 +117,7 @@ pub(super) fn load_from(
         report.file = printable(&path.display().to_string());
     }
     let root = text.and_then(|text| tree::parse(&text, &mut report));
-    let config = resolve(root.as_ref(), overrides, &mut report);
+    let config = resolve(root.as_ref(), overrides, checks, &mut report);
     report.sort();
     if report.problems.is_empty() {
         Ok(Loaded { config, warnings: report.warnings, path })
@@ -118,8 +149,13 @@ fn find(
     (None, None)
 }
 
-pub(super) fn resolve(root: Option<&Node>, overrides: &Overrides, report: &mut Report) -> Config {
-    let files = Files { environment: &overrides.environment };
+pub(super) fn resolve(
+    root: Option<&Node>,
+    overrides: &Overrides,
+    checks: Checks<'_>,
+    report: &mut Report,
+) -> Config {
+    let context = Context { files: Files { environment: &overrides.environment }, checks };
     let mut draft = Draft::default();
     let empty = Node { line: 0, value: Value::Null };
     // Without a problem so far, the file was read whole or there is none.
@@ -138,9 +174,9 @@ pub(super) fn resolve(root: Option<&Node>, overrides: &Overrides, report: &mut R
         _ => None,
     };
     let before = report.problems.len();
-    let placed = list("rule_groups").map_or_else(Vec::new, |node| groups::read(node, &files, report));
+    let placed = list("rule_groups").map_or_else(Vec::new, |node| groups::read(node, &context, report));
     let whole = readable && report.problems.len() == before;
-    cross::check(&mut draft, &placed, whole, &files, report);
+    cross::check(&mut draft, &placed, whole, &context.files, report);
     let names: Vec<&str> = placed.iter().map(|placed| placed.group.name.as_str()).collect();
     draft.config.tests = list("tests")
         .map_or_else(Vec::new, |node| cases::read(node, whole.then_some(names.as_slice()), report));
@@ -186,44 +222,33 @@ fn children(path: &str) -> Vec<&'static str> {
     names
 }
 
-/// Tries every rule with `compile`, which returns its error as text of one or more lines (with a caret, for one), and
-/// reports each with file, line, group and number.
+/// Tries the rules of a configuration that was loaded without [`Checks`]; each error comes with file, line, group and number.
 pub fn check_rules(loaded: &Loaded, compile: &dyn Fn(&str) -> Result<(), String>) -> Problems {
-    let mut problems = Problems::default();
+    let mut report = Report { file: loaded.file(), ..Report::default() };
     for (g, group) in loaded.config.rule_groups.iter().enumerate() {
         for (r, rule) in group.rules.iter().enumerate() {
-            if let Err(error) = compile(&rule.text) {
-                let key = format!("rule_groups[{g}].rules[{r}]");
-                let what = format!("group {:?}, rule {}: {}", group.name, r + 1, indented(&error));
-                problems.0.push(Problem {
-                    place: loaded.file(),
-                    line: rule.line,
-                    key,
-                    what,
-                    cure: String::new(),
-                });
-            }
+            check_rule(&group.name, &format!("rule_groups[{g}].rules[{r}]"), r, rule, compile, &mut report);
         }
     }
-    problems
+    Problems(report.problems)
 }
 
-/// Tries every message template with `compile`, as [`check_rules`] does with rules.
-pub fn check_templates(loaded: &Loaded, compile: &dyn Fn(&str) -> Result<(), String>) -> Problems {
-    let mut problems = Problems::default();
-    for (g, group) in loaded.config.rule_groups.iter().enumerate() {
-        let Some(messaging) = group.messaging.as_ref().filter(|m| !m.template.is_empty()) else { continue };
-        if let Err(error) = compile(&messaging.template) {
-            let key = format!("rule_groups[{g}].messaging.template");
-            let what = format!("group {:?}: {}", group.name, indented(&error));
-            let (place, line) = (loaded.file(), messaging.template_line);
-            problems.0.push(Problem { place, line, key, what, cure: String::new() });
-        }
+/// Tries one rule; `number` counts from 0.
+pub(super) fn check_rule(
+    group: &str,
+    key: &str,
+    number: usize,
+    rule: &RuleText,
+    compile: &dyn Fn(&str) -> Result<(), String>,
+    report: &mut Report,
+) {
+    if let Err(error) = compile(&rule.text) {
+        let what = format!("group {}, rule {}: {}", quoted(group), number + 1, indented(&error));
+        report.problem(&Origin::File(rule.line), key, what, "");
     }
-    problems
 }
 
 /// Lines after the first stand below it.
-fn indented(text: &str) -> String {
+pub(super) fn indented(text: &str) -> String {
     text.trim_end().replace('\n', "\n    ")
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::keys::{chosen, token_complaint};
-use super::problem::Report;
+use super::load::{Context, indented};
+use super::problem::{Origin, Report};
 use super::section::Section;
 use super::tree::{Node, Value};
 use super::values::{self, Given};
@@ -64,15 +65,17 @@ impl Type {
 }
 
 /// Reads one `messaging` section. `None` without a type (nobody is told) and after a problem.
-pub(super) fn read(
-    node: &Node,
-    path: &str,
-    files: &files::Files<'_>,
-    report: &mut Report,
-) -> Option<Messaging> {
+pub(super) fn read(node: &Node, path: &str, context: &Context<'_>, report: &mut Report) -> Option<Messaging> {
     let section = Section::open(node, path, &KEYS, report)?;
     let before = report.problems.len();
     let common = common(&section, report);
+    let files = &context.files;
+    if !common.template.is_empty()
+        && let Err(error) = (context.checks.template)(&common.template)
+    {
+        let origin = Origin::File(common.template_line);
+        report.problem(&origin, &section.path_of("template"), indented(&error), "");
+    }
     let type_key = section.path_of("type");
     let Some(node) = section.get("type").filter(|node| node.value != Value::Text(String::new())) else {
         if KEYS[1..].iter().any(|key| is_given(&section, key)) {

@@ -30,7 +30,7 @@ pub use env::{ENVIRONMENT_ALIASES, ENVIRONMENT_FLAGS, Environment};
 #[allow(unused_imports, reason = "the command line reads small files with it")]
 pub(crate) use files::read_bounded;
 pub use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
-pub use load::{Loaded, Overrides, check_rules, check_templates, load};
+pub use load::{Checks, Loaded, Overrides, check_rules, load, load_checked};
 pub use problem::{Origin, Problem, Problems};
 
 use std::path::{Path, PathBuf};

@@ -258,7 +258,7 @@ fn every_key_has_an_environment_variable() {
         let value = if key.path == "async.retry.max_attempts" { "9" } else { value };
         let name = key.environment();
         assert_eq!(name, format!("VAULT_AUDIT_FILTER_{}", key.path.replace('.', "_").to_uppercase()));
-        let result = load_from(&environment(&[(&name, value)]), std::iter::empty());
+        let result = load_from(&environment(&[(&name, value)]), Checks::NONE, std::iter::empty());
         match result {
             Ok(loaded) => {
                 assert!(alone, "{name} should have been refused");
@@ -314,13 +314,14 @@ fn a_key_that_no_variable_has_is_refused_with_a_suggestion() {
         ("VAULT_AUDIT_FILTER_LOG_LEVLE", "did you mean VAULT_AUDIT_FILTER_LOG_LEVEL?"),
         ("VAULT_AUDIT_FILTER_XYZZY", "unset it"),
     ] {
-        let problems =
-            load_from(&environment(&[(name, SECRET)]), std::iter::empty()).expect_err(name).to_string();
+        let problems = load_from(&environment(&[(name, SECRET)]), Checks::NONE, std::iter::empty())
+            .expect_err(name)
+            .to_string();
         assert!(problems.contains(&format!("environment {name}: ")) && problems.contains(cure), "{problems}");
         assert!(!problems.contains(SECRET));
     }
     let known = environment(&[("VAULT_AUDIT_FILTER_LOG_LEVEL", "debug"), ("VAULT_AUDIT_FILTERED", "x")]);
-    assert!(load_from(&known, std::iter::empty()).is_ok());
+    assert!(load_from(&known, Checks::NONE, std::iter::empty()).is_ok());
     assert!(!format!("{:?}", environment(&[("VAULT_TOKEN", SECRET)])).contains(SECRET));
 }
 
@@ -333,7 +334,7 @@ fn a_value_that_is_not_utf8_is_refused() {
         environment: [("VAULT_AUDIT_FILTER_VAULT_AUDIT_PATH".to_owned(), value)].into_iter().collect(),
         ..Overrides::default()
     };
-    let problems = load_from(&over, std::iter::empty()).expect_err("not UTF-8");
+    let problems = load_from(&over, Checks::NONE, std::iter::empty()).expect_err("not UTF-8");
     assert!(problems.to_string().contains("not UTF-8 text"), "{problems}");
 }
 
@@ -346,6 +347,7 @@ fn files_are_looked_for_in_order() {
     let searched = |paths: &[&PathBuf]| {
         load_from(
             &Overrides::default(),
+            Checks::NONE,
             paths.iter().map(|path| (*path).clone()).collect::<Vec<_>>().into_iter(),
         )
     };
@@ -358,7 +360,8 @@ fn files_are_looked_for_in_order() {
     assert!(loaded.warnings.iter().any(|w| w.what == "there are no rule groups"));
 
     // A named file must be there; one that is there must be readable.
-    let named = |path: &Path| load_from(&overrides(path), [home.clone()].into_iter()).map(|l| l.path);
+    let named =
+        |path: &Path| load_from(&overrides(path), Checks::NONE, [home.clone()].into_iter()).map(|l| l.path);
     let problems = named(&missing).expect_err("missing").to_string();
     assert!(
         problems.contains("missing.yaml: cannot read the file") && problems.contains("--config"),
@@ -369,7 +372,7 @@ fn files_are_looked_for_in_order() {
     let problems = named(&scratch.0.join("latin1.yaml")).expect_err("latin 1").to_string();
     assert!(problems.contains("not UTF-8"), "{problems}");
     let over = environment(&[("VAULT_AUDIT_FILTER_CONFIG", &system.display().to_string())]);
-    assert_eq!(load_from(&over, [home.clone()].into_iter()).expect("right").path, Some(system));
+    assert_eq!(load_from(&over, Checks::NONE, [home.clone()].into_iter()).expect("right").path, Some(system));
     let over = environment(&[("HOME", &scratch.0.display().to_string())]);
     std::fs::rename(&home, scratch.0.join(".vault-audit-filter.yaml")).expect("renamed");
     assert_eq!(load(&over).expect("right").config.vault.audit_path, "home");
@@ -484,16 +487,21 @@ fn rules_and_templates_that_do_not_compile_are_reported_with_their_place() {
     let loaded = load_text("rules", text, Overrides::default()).expect("right");
     let compile =
         |text: &str| if text == "bad" { Err("no such name\n  bad\n  ^".to_owned()) } else { Ok(()) };
+    let rule = "t.yaml:5: rule_groups[0].rules[1]: group \"a\", rule 2: no such name\n      bad";
     let problems = check_rules(&loaded, &compile);
-    assert_eq!(problems.len(), 1);
+    assert!(problems.len() == 1 && problems.to_string().contains(rule), "{problems}");
+
+    // The same together with every other problem.
+    let over = Overrides::default();
+    let text = text.to_owned() + "colour: red\n";
+    let scratch = Scratch::new("rules-and-more");
+    let over = Overrides { config_path: Some(scratch.file("t.yaml", &text)), ..over };
+    let problems = load_checked(&over, Checks { rule: &compile, template: &compile }).expect_err("three");
     let shown = problems.to_string();
+    assert_eq!(problems.len(), 3, "{shown}");
+    assert!(shown.contains(rule), "{shown}");
     assert!(
-        shown.contains("t.yaml:5: rule_groups[0].rules[1]: group \"a\", rule 2: no such name\n      bad"),
-        "{shown}"
-    );
-    let shown = check_templates(&loaded, &compile).to_string();
-    assert!(
-        shown.contains("t.yaml:6: rule_groups[0].messaging.template: group \"a\": no such name"),
+        shown.contains("t.yaml:6: rule_groups[0].messaging.template: no such name\n      bad"),
         "{shown}"
     );
     assert!(check_rules(&loaded, &|_| Ok(())).is_empty());
@@ -564,7 +572,7 @@ fn yaml() -> impl Strategy<Value = serde_yaml::Value> {
 fn read(text: &str) -> Report {
     let mut report = Report { file: "t.yaml".into(), ..Report::default() };
     let root = tree::parse(text, &mut report);
-    load::resolve(root.as_ref(), &Overrides::default(), &mut report);
+    load::resolve(root.as_ref(), &Overrides::default(), Checks::NONE, &mut report);
     report
 }
 
