@@ -27,7 +27,6 @@ mod units;
 mod values;
 
 pub use env::{ENVIRONMENT_ALIASES, ENVIRONMENT_FLAGS, Environment};
-#[allow(unused_imports, reason = "the command line reads small files with it")]
 pub(crate) use files::read_bounded;
 pub use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
 pub use load::{Checks, Loaded, Overrides, check_rules, load, load_checked};
@@ -296,6 +295,16 @@ pub struct Test {
     pub record: String,
     /// Names of the groups that must match, no others.
     pub groups: Vec<String>,
+}
+
+/// What is wrong with an `http://` or `https://` URL, and what to write instead.
+pub(crate) fn check_http_url(text: &str) -> Result<(), (String, String)> {
+    units::http_url(text)
+}
+
+/// Whether a `host:port` stands for every interface; an error says what is wrong with it and what to write instead.
+pub(crate) fn check_host_port(text: &str) -> Result<bool, (String, String)> {
+    units::host_port(text).map(|(host, _)| units::is_wildcard(host))
 }
 
 impl Config {
