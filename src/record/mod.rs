@@ -3,7 +3,21 @@
 //!
 //! Pure: no I/O, no clock, no threads.
 
+//!
+//! [`schema`] names the fields, [`FieldPlan`] collects those that are wanted, [`Decoder`] finds them in a frame, [`json`] reads on
+//! inside the objects and arrays that it leaves as text.
+
+mod decode;
+pub mod json;
+mod plan;
+mod scan;
 pub mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{DEPTH_MAX, DecodeError, DecodeScratch, Decoder, LooksLike, Record};
+pub use json::{Elements, Members, Node, RawStr};
+pub use plan::FieldPlan;
 
 /// Number of an extracted field; made by [`FieldPlan::want`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,169 @@
+//! The lexical part of strict JSON (RFC 8259): where a string, a number or a literal ends, and what is wrong when it does not.
+//!
+//! Works on bytes that are already known to be UTF-8. Nothing here allocates, recurses or panics, whatever the bytes are.
+
+/// What is wrong with a text, and the offset of the byte that shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) offset: usize,
+    pub(super) what: &'static str,
+}
+
+impl Fault {
+    #[cold]
+    pub(super) fn new(offset: usize, what: &'static str) -> Fault {
+        Fault { offset, what }
+    }
+}
+
+/// The text ends where more is needed.
+pub(super) const UNEXPECTED_END: &str = "the text ends too early";
+
+/// One byte in all eight lanes.
+const fn splat(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The high bit of each lane that holds a byte below 0x20, a quotation mark or a backslash.
+///
+/// A lane above a marked one may be marked wrongly (borrows run upwards), so only the lowest mark counts. Lanes from 0x80 on are never
+/// marked first.
+const fn string_stops(word: u64) -> u64 {
+    const LOW: u64 = splat(0x01);
+    let quotes = word ^ splat(b'"');
+    let backslashes = word ^ splat(b'\\');
+    let below_space = word.wrapping_sub(splat(0x20)) & !word;
+    let quote = quotes.wrapping_sub(LOW) & !quotes;
+    let backslash = backslashes.wrapping_sub(LOW) & !backslashes;
+    (below_space | quote | backslash) & splat(0x80)
+}
+
+/// Index of the next quotation mark, backslash or control character at or after `at`, or the text's length.
+#[inline(always)]
+fn next_stop(text: &[u8], mut at: usize) -> usize {
+    while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let stops = string_stops(u64::from_le_bytes(*chunk));
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = text.get(at) {
+        if byte < 0x20 || byte == b'"' || byte == b'\\' {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// A string's text: where its closing quotation mark is, and whether there are escapes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StringEnd {
+    pub(super) quote: usize,
+    pub(super) escaped: bool,
+}
+
+/// Finds the end of the string whose first byte behind the opening quotation mark is at `at`.
+#[inline(always)]
+pub(super) fn string(text: &[u8], at: usize) -> Result<StringEnd, Fault> {
+    let stop = next_stop(text, at);
+    if text.get(stop) == Some(&b'"') {
+        return Ok(StringEnd { quote: stop, escaped: false });
+    }
+    string_with_escapes(text, stop)
+}
+
+#[cold]
+fn string_with_escapes(text: &[u8], mut at: usize) -> Result<StringEnd, Fault> {
+    let mut escaped = false;
+    loop {
+        match text.get(at) {
+            Some(b'"') => return Ok(StringEnd { quote: at, escaped }),
+            Some(b'\\') => {
+                at = escape(text, at)?;
+                escaped = true;
+            }
+            Some(_) => return Err(Fault::new(at, "a control character in a string must be escaped")),
+            None => return Err(Fault::new(at, UNEXPECTED_END)),
+        }
+        at = next_stop(text, at);
+    }
+}
+
+/// The index behind the escape sequence whose backslash is at `at`.
+fn escape(text: &[u8], at: usize) -> Result<usize, Fault> {
+    match text.get(at + 1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(b'u') => {
+            for digit in at + 2..at + 6 {
+                match text.get(digit) {
+                    Some(byte) if byte.is_ascii_hexdigit() => {}
+                    Some(_) => return Err(Fault::new(digit, "\\u needs four hexadecimal digits")),
+                    None => return Err(Fault::new(digit, UNEXPECTED_END)),
+                }
+            }
+            Ok(at + 6)
+        }
+        Some(_) => Err(Fault::new(at + 1, "unknown escape sequence")),
+        None => Err(Fault::new(at + 1, UNEXPECTED_END)),
+    }
+}
+
+/// The index behind the number that starts at `at` with a digit or a minus sign.
+#[inline]
+pub(super) fn number(text: &[u8], mut at: usize) -> Result<usize, Fault> {
+    if text.get(at) == Some(&b'-') {
+        at += 1;
+    }
+    at = match text.get(at) {
+        // A digit behind a leading zero is no part of the number; the caller stumbles over it.
+        Some(b'0') => at + 1,
+        _ => digits(text, at)?,
+    };
+    if text.get(at) == Some(&b'.') {
+        at = digits(text, at + 1)?;
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        at += 1;
+        if let Some(b'+' | b'-') = text.get(at) {
+            at += 1;
+        }
+        at = digits(text, at)?;
+    }
+    Ok(at)
+}
+
+/// The index behind one or more digits.
+#[inline]
+fn digits(text: &[u8], start: usize) -> Result<usize, Fault> {
+    let mut at = start;
+    while text.get(at).is_some_and(u8::is_ascii_digit) {
+        at += 1;
+    }
+    if at > start {
+        return Ok(at);
+    }
+    Err(Fault::new(at, if at < text.len() { "a number needs a digit here" } else { UNEXPECTED_END }))
+}
+
+/// The index behind `word` (`null`, `true`, `false`), which must start at `at`.
+#[inline]
+pub(super) fn literal(text: &[u8], at: usize, word: &'static [u8]) -> Result<usize, Fault> {
+    if text.get(at..).is_some_and(|rest| rest.starts_with(word)) {
+        return Ok(at + word.len());
+    }
+    let same =
+        word.iter().zip(text.get(at..).unwrap_or_default()).take_while(|(want, got)| want == got).count();
+    let offset = at + same;
+    Err(Fault::new(offset, if offset < text.len() { "expected null, true or false" } else { UNEXPECTED_END }))
+}
+
+/// The index of the first byte at or after `at` that is no JSON whitespace.
+#[inline(always)]
+pub(super) fn skip_whitespace(text: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\n' | b'\r') = text.get(at) {
+        at += 1;
+    }
+    at
+}
