@@ -25,12 +25,13 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 const SLICE_BYTES: usize = 64 << 10;
 
 /// Applies retention and compression to the backups of `file`. Ends early, with nothing half done, once `stop` is set.
+/// `true`: a backup was left alone because a writer may still be in it.
 ///
 /// # Errors
 /// The first error; the other files have been seen to all the same.
-pub(super) fn tend(file: &LogFile, wall: SystemTime, stop: &AtomicBool) -> io::Result<()> {
+pub(super) fn tend(file: &LogFile, wall: SystemTime, stop: &AtomicBool) -> io::Result<bool> {
     if !file.options.archives() {
-        return Ok(());
+        return Ok(false);
     }
     let dir = file.names.dir();
     let present = fs::list(dir).map_err(|e| fs::doing(&e, "read the directory", dir))?;
@@ -44,22 +45,20 @@ pub(super) fn tend(file: &LogFile, wall: SystemTime, stop: &AtomicBool) -> io::R
     let now_ms =
         wall.duration_since(UNIX_EPOCH).ok().and_then(|d| i64::try_from(d.as_millis()).ok()).unwrap_or(0);
     let plan = plan(backups, now_ms, &file.options);
-    for name in &plan.remove {
+    let mut left = false;
+    for (name, removed) in
+        plan.remove.iter().map(|n| (n, true)).chain(plan.compress.iter().map(|n| (n, false)))
+    {
         let path = dir.join(name);
-        if !is_live(file, &path) {
+        if is_live(file, &path) {
+            left = true;
+        } else if removed {
             outcome = outcome.and(fs::remove(&path).map_err(|e| fs::doing(&e, "remove", &path)));
-        }
-    }
-    for name in &plan.compress {
-        if stop.load(Ordering::Acquire) {
-            break;
-        }
-        let path = dir.join(name);
-        if !is_live(file, &path) {
+        } else if !stop.load(Ordering::Acquire) {
             outcome = outcome.and(compress(file, name, stop).map_err(|e| fs::doing(&e, "compress", &path)));
         }
     }
-    outcome
+    outcome.map(|()| left)
 }
 
 fn is_live(file: &LogFile, path: &Path) -> bool {

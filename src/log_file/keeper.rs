@@ -23,6 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const ARCHIVE_EVERY: Duration = Duration::from_secs(3600);
 /// How soon a failed step of the archivist is tried again.
 const ARCHIVE_AGAIN: Duration = Duration::from_secs(60);
+/// How soon a backup that a writer was still in is looked at again.
+const ARCHIVE_SOON: Duration = Duration::from_secs(1);
 /// How long [`Shared::reopen`] waits for the keeper.
 const REOPEN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Requests that wait for the keeper at most.
@@ -197,11 +199,15 @@ fn archive_all(shared: &Shared) {
             if !file.archive_due.swap(false, Ordering::AcqRel) && !everything {
                 continue;
             }
-            if let Err(e) = archive::tend(&file, clock::wall(), &shared.stop) {
-                file.keeper_errors.inc();
-                all_due = all_due.min(Some(now + ARCHIVE_AGAIN));
-                if speaker.may_speak(now) {
-                    log::warn!("log file {:?}: {e}; it will be tried again", file.label);
+            match archive::tend(&file, clock::wall(), &shared.stop) {
+                Ok(false) => {}
+                Ok(true) => all_due = all_due.min(Some(now + ARCHIVE_SOON)),
+                Err(e) => {
+                    file.keeper_errors.inc();
+                    all_due = all_due.min(Some(now + ARCHIVE_AGAIN));
+                    if speaker.may_speak(now) {
+                        log::warn!("log file {:?}: {e}; it will be tried again", file.label);
+                    }
                 }
             }
         }

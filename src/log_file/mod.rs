@@ -12,12 +12,12 @@
 //! # What is guaranteed
 //!
 //! - Lines are whole, each with exactly one newline, in a file that had a name after the write. With `sync: always` they are on the disk.
-//! - A write that fell short is cut out again before anybody else may append ([`repair`]); meanwhile appends fail at once.
+//! - A write that fell short is cut out again before anybody else may append (`repair`); meanwhile appends fail at once.
 //! - A killed process loses no line that was acknowledged. At the next [`LogFiles::open`] a spare with lines in it becomes the log
 //!   file (after what was there has been rotated), an empty one is removed, and an unfinished last line gets its newline.
 //! - A file that was removed is made anew, with its directories, by the append that notices; one that was moved away is reopened within
 //!   a second, or at [`LogFiles::reopen`].
-//! - Rotated files are called and kept as lumberjack does it ([`names`], [`archive`]).
+//! - Rotated files are called and kept as lumberjack does it (`names`, `archive`).
 //!
 //! # Limits
 //!

@@ -25,6 +25,8 @@ const SPARES_FOR: Duration = Duration::from_millis(100);
 const OVERRUN_MEMORY: Duration = Duration::from_secs(60);
 /// How often the path is compared with the open file.
 pub(super) const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How long the steps of a file rest after one has failed.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Tries of one repair before the file is rotated out with its torn line.
 const REPAIRS_MAX: u32 = 10;
 /// Names tried when others hold the ones wanted.
@@ -50,6 +52,8 @@ pub(super) struct Tended {
     next_spare: u64,
     checked: Instant,
     failed_repairs: u32,
+    /// A step failed: none is tried again before this time.
+    hold: Option<Instant>,
     speaker: Speaker,
     failure_speaker: Speaker,
 }
@@ -89,18 +93,22 @@ impl Tended {
             next_spare: 0,
             checked: now,
             failed_repairs: 0,
+            hold: None,
             file,
         }
     }
 
     /// Everything that is to be done now. Errors are counted and said, and the step is tried again in a later pass.
     pub(super) fn pass(&mut self, now: Instant, wall: SystemTime) {
-        let renamed = self.catch_up(now, wall);
-        self.note(renamed, now);
-        let made = self.make_spares(now);
-        self.note(made, now);
-        self.repair(now);
-        self.let_go(now, wall);
+        if self.hold.is_none_or(|until| now >= until) {
+            self.hold = None;
+            let renamed = self.catch_up(now, wall);
+            self.note(renamed, now);
+            let made = self.make_spares(now);
+            self.note(made, now);
+            self.repair(now);
+            self.let_go(now, wall);
+        }
         if now.saturating_duration_since(self.checked) >= CHECK_EVERY {
             self.checked = now;
             let checked = self.check();
@@ -117,6 +125,10 @@ impl Tended {
 
     /// Something waits for other threads and should be looked at again soon.
     pub(super) fn is_waiting(&self) -> bool {
+        self.hold.is_none() && self.awaits_writers()
+    }
+
+    fn awaits_writers(&self) -> bool {
         !self.leaving.is_empty()
             || self.named.gate.in_repair()
             || self.spares.iter().any(|s| s.generation.gate.in_repair())
@@ -125,6 +137,7 @@ impl Tended {
     fn note(&mut self, done: io::Result<()>, now: Instant) {
         if let Err(e) = done {
             self.file.keeper_errors.inc();
+            self.hold = Some(now + TRY_AGAIN);
             if self.speaker.may_speak(now) {
                 log::warn!("log file {:?}: {e}; it will be tried again", self.file.label);
             }
@@ -156,6 +169,12 @@ impl Tended {
         for _ in 0..NAMES_MAX {
             match fs::look(&path)? {
                 Some(meta) if FileId::of(&meta) == next_id => break,
+                Some(meta) if meta.is_dir() => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::IsADirectory,
+                        format!("{path:?} is a directory now"),
+                    ));
+                }
                 Some(meta) => {
                     let moved = move_to_backup(&self.file.names, &path, wall, &mut self.last_name_ms)?;
                     if FileId::of(&meta) == self.named.id() {
@@ -369,6 +388,7 @@ impl Tended {
 
     /// The last pass: names are brought up to date, unused spares removed. Appends may go on, without rotation.
     pub(super) fn close(&mut self, now: Instant, wall: SystemTime) {
+        self.hold = None;
         self.pass(now, wall);
         for spare in &self.spares {
             let unused = spare.generation.size.load(Ordering::Acquire) == 0;

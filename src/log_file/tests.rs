@@ -543,3 +543,80 @@ fn quarantined_frames_are_lines_of_a_log_file() {
     assert_eq!(lines.len(), 2);
     assert!(lines[0].contains(r#""raw":"x\ny""#) && lines[1].contains(r#""raw_base64":"/w==""#), "{lines:?}");
 }
+
+#[test]
+fn a_rotation_that_fails_is_tried_again_and_loses_nothing() {
+    let dir = TempDir::new("blocked");
+    let files = LogFiles::new();
+    let path = dir.path("a.log");
+    let file = open(&files, &path, options(1000));
+    let keeper = files.start_keeper().expect("keeper");
+    file.append(&[&record(0, 0, 900)]).expect("append");
+    fs::rename(&path, dir.path("away")).expect("rename");
+    fs::create_dir(&path).expect("a directory in the way");
+    fs::write(path.join("inside"), "x").expect("write");
+    for number in 1..5 {
+        file.append(&[&record(0, number, 900)]).expect("append");
+    }
+    eventually("it is counted", || file.keeper_errors.get() > 0);
+    assert!(path.join("inside").exists());
+    fs::remove_file(path.join("inside")).expect("remove");
+    fs::remove_dir(&path).expect("remove");
+    eventually("the names are put right", || path.is_file());
+    file.append(&[&record(0, 5, 900)]).expect("append");
+    keeper.stop();
+    assert_each_once(&dir.lines(), 1, 6, 900);
+    assert!(dir.names().iter().all(|n| !n.starts_with('.')), "{:?}", dir.names());
+}
+
+#[test]
+fn a_spent_file_is_rotated_whatever_its_size() {
+    let dir = TempDir::new("spent");
+    let files = LogFiles::new();
+    let file = open(&files, &dir.path("a.log"), options(100 * MIB));
+    let keeper = files.start_keeper().expect("keeper");
+    file.append(&[b"{\"n\":1}"]).expect("append");
+    assert_eq!(dir.names(), ["a.log"], "no spare before half of the size");
+    file.current.load().spent.store(true, Ordering::Release);
+    file.wake_keeper();
+    eventually("there is a spare", || dir.names().len() == 2);
+    file.append(&[b"{\"n\":2}"]).expect("append");
+    eventually("it is rotated", || file.rotations.get() == 1);
+    keeper.stop();
+    assert_eq!(fs::read(dir.path("a.log")).expect("read"), b"{\"n\":2}\n");
+}
+
+#[test]
+fn a_large_file_gets_its_spare_at_half_of_its_size() {
+    let dir = TempDir::new("half-spare");
+    let files = LogFiles::new();
+    let file = open(&files, &dir.path("a.log"), options(20 * MIB));
+    let _keeper = files.start_keeper().expect("keeper");
+    file.append(&[&vec![b'x'; 9 * MIB as usize]]).expect("append");
+    assert_eq!(dir.names(), ["a.log"]);
+    file.append(&[&vec![b'x'; MIB as usize]]).expect("append");
+    eventually("there is a spare", || dir.names().len() == 2);
+}
+
+#[test]
+fn a_torn_write_in_a_replaced_file_is_cut_out() {
+    let dir = TempDir::new("torn-old");
+    let files = LogFiles::new();
+    let file = open(&files, &dir.path("a.log"), options(20));
+    let keeper = files.start_keeper().expect("keeper");
+    file.append(&[b"{\"n\":1}"]).expect("append");
+    let old = file.current.load_full();
+    let inside = old.gate.enter().expect("open");
+    eventually("it is replaced", || {
+        file.append(&[b"{\"number\":12345}"]).expect("append");
+        !Arc::ptr_eq(&old, &file.current.load())
+    });
+    let end = old.metadata().expect("stat").len();
+    io::Write::write_all(&mut old.descriptions.first(), b"{\"x").expect("write");
+    old.fragments.lock().push(Fragment { start: end, bytes: 3, probe: b"{\"x".to_vec() });
+    old.gate.close_for_repair();
+    drop(inside);
+    eventually("it is cut out", || old.metadata().expect("stat").len() == end);
+    keeper.stop();
+    assert!(dir.lines().iter().all(|l| l.ends_with('}')));
+}

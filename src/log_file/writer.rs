@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::fs;
+use super::fs::{self, FileId};
 use super::generation::{Description, Generation, Live};
 use super::lines::{bytes_of, first_bytes, line, write_once};
 use super::names::Names;
@@ -179,8 +179,7 @@ impl LogFile {
             Ok(written) => return Err(self.fell_short(current, &description, lines, written, room.bytes)),
             Err(e) => return self.refused(current, &room, given_back(e)),
         }
-        if description.metadata()?.nlink() == 0 {
-            self.replace_unlinked(current)?;
+        if description.metadata()?.nlink() == 0 && self.replace_unlinked(current)? {
             return Ok(Turn::Again);
         }
         self.make_durable(current, &description)?;
@@ -282,14 +281,19 @@ impl LogFile {
         Err(e)
     }
 
-    /// The file was removed under the writer: the lines are in nobody's file.
-    fn replace_unlinked(&self, gone: &Guard<Arc<Generation>>) -> io::Result<()> {
-        if Arc::ptr_eq(&self.current.load(), gone) {
-            let fresh = open_current(&self.names, self.options, &self.live)?;
-            let _ = self.current.compare_and_swap(gone, Arc::new(fresh));
-            self.wake_keeper();
+    /// The file was removed under the writer: the lines are in nobody's file. `false`: it is at its path all the same (there are file
+    /// systems that count no links).
+    fn replace_unlinked(&self, gone: &Guard<Arc<Generation>>) -> io::Result<bool> {
+        if !Arc::ptr_eq(&self.current.load(), gone) {
+            return Ok(true);
         }
-        Ok(())
+        if fs::look_through(&self.names.path())?.is_some_and(|meta| FileId::of(&meta) == gone.id()) {
+            return Ok(false);
+        }
+        let fresh = open_current(&self.names, self.options, &self.live)?;
+        let _ = self.current.compare_and_swap(gone, Arc::new(fresh));
+        self.wake_keeper();
+        Ok(true)
     }
 
     /// The place where many appends may later share one sync. After a failed sync the kernel may have dropped the pages, so the
