@@ -1,0 +1,368 @@
+//! One sink's door: a bounded queue, and the waiting room before it.
+//!
+//! [`SinkQueue::submit`] never blocks: it touches the bounded channel and, with `enqueue_mode: wait` and a full queue, a lock
+//! that is only ever held for moving one task.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+
+use super::digest::Digest;
+use super::meters::Meters;
+use super::pace::Destination;
+use super::retry::Policy;
+use super::task::{DropReason, End, Ledger, Submitted, Task};
+use super::worker::Gate;
+use crate::config::EnqueueMode;
+use crate::sink::Sink;
+use crate::ticket::Ticket;
+use crate::{clock, metrics};
+
+/// Tasks that may wait for room in one sink's queue, with their parked replies.
+pub const WAITING_ROOM_TASKS_MAX: usize = 1024;
+/// Bytes of records that one sink may hold, in its queue and beside it. One record alone may be larger.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// A task on its way through this process.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) task: Task,
+    /// Attempts made, over all processes.
+    pub(super) attempts: u32,
+    /// Not to be tried again before; `None` for one that was not tried here.
+    pub(super) not_before: Option<Instant>,
+}
+
+struct Waiting {
+    job: Job,
+    deadline: Instant,
+    ticket: Ticket,
+}
+
+/// What a sink's queue and workers share.
+pub(super) struct Shared {
+    pub(super) name: String,
+    pub(super) group: Arc<str>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) destination: Arc<Destination>,
+    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    pub(super) policy: Policy,
+    pub(super) timeout: Duration,
+    pub(super) meters: Meters,
+    pub(super) digest: Option<Digest>,
+    pub(super) gate: Mutex<Gate>,
+    /// One for each worker: told of any change that a waiting worker should look at. One place is enough, since it looks at everything.
+    pub(super) wakes: Vec<(Sender<()>, Receiver<()>)>,
+    mode: EnqueueMode,
+    enqueue_timeout: Duration,
+    /// Gone once the sink takes nothing more.
+    tx: ArcSwapOption<Sender<Job>>,
+    pub(super) rx: Receiver<Job>,
+    room: Mutex<VecDeque<Waiting>>,
+    room_len: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Tells the timer that a deadline has appeared.
+    timer: Option<Sender<()>>,
+}
+
+/// What a sink is built from.
+pub(super) struct Parts {
+    pub(super) name: String,
+    pub(super) group: Arc<str>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) destination: Arc<Destination>,
+    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    pub(super) policy: Policy,
+    pub(super) digest: Option<Digest>,
+    pub(super) timer: Option<Sender<()>>,
+}
+
+/// Where a sink's tasks are; at rest, `accepted` is the sum of all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Counts {
+    pub accepted: u64,
+    pub delivered: u64,
+    pub dropped: u64,
+    pub failed: u64,
+    pub queued: u64,
+    pub waiting_for_room: u64,
+    pub waiting_for_attempt: u64,
+    pub in_flight: u64,
+}
+
+impl Counts {
+    /// Whether every accepted task is accounted for.
+    pub fn add_up(&self) -> bool {
+        let ended = self.delivered + self.dropped + self.failed;
+        self.accepted == ended + self.queued + self.waiting_for_room + self.waiting_for_attempt + self.in_flight
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        parts: Parts,
+        settings: &crate::config::SideEffects,
+        registry: &metrics::Registry,
+    ) -> Arc<Shared> {
+        let capacity = settings.queue_size.max(1);
+        let (tx, rx) = bounded(capacity);
+        let shared = Arc::new(Shared {
+            meters: Meters::new(registry, &parts.name, capacity),
+            name: parts.name,
+            group: parts.group,
+            sink: parts.sink,
+            destination: parts.destination,
+            ledger: parts.ledger,
+            policy: parts.policy,
+            timeout: settings.timeout,
+            digest: parts.digest,
+            gate: Mutex::new(Gate::default()),
+            wakes: (0..settings.workers).map(|_| bounded(1)).collect(),
+            mode: settings.enqueue_mode,
+            enqueue_timeout: settings.enqueue_timeout,
+            tx: ArcSwapOption::from_pointee(tx),
+            rx,
+            room: Mutex::new(VecDeque::new()),
+            room_len: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            timer: parts.timer,
+        });
+        let weak = Arc::downgrade(&shared);
+        registry.gauge_fn(&metrics::QUEUE_LENGTH, &[&shared.name], move || {
+            weak.upgrade().map_or(0.0, |s| {
+                let c = s.counts();
+                (c.queued + c.waiting_for_room + c.waiting_for_attempt) as f64
+            })
+        });
+        shared
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let gate = self.gate.lock();
+        Counts {
+            accepted: self.meters.accepted.get(),
+            delivered: self.meters.delivered.get(),
+            dropped: self.meters.dropped.get(),
+            failed: self.meters.failed.get(),
+            queued: self.rx.len() as u64,
+            waiting_for_room: self.room_len.load(Ordering::SeqCst) as u64,
+            waiting_for_attempt: gate.deferred_len() as u64,
+            in_flight: u64::try_from(self.meters.in_flight.get()).unwrap_or(0),
+        }
+    }
+
+    fn submit(&self, task: Task, ticket: &mut dyn FnMut() -> Ticket) -> Submitted {
+        self.meters.accepted.inc();
+        let len = task.record.len();
+        let before = self.bytes.fetch_add(len, Ordering::SeqCst);
+        let job = Job { attempts: task.attempts_made, task, not_before: None };
+        if before > 0 && before.saturating_add(len) > QUEUE_BYTES_MAX {
+            return self.dropped(&job, DropReason::QueueBytes);
+        }
+        let job = match (self.mode, self.room_len.load(Ordering::SeqCst)) {
+            // Those that wait already come first.
+            (EnqueueMode::Wait, 1..) => job,
+            _ => match self.try_queue(job) {
+                Ok(()) => return Submitted::Queued,
+                Err(TrySendError::Full(job)) => job,
+                Err(TrySendError::Disconnected(job)) => return self.dropped(&job, DropReason::Shutdown),
+            },
+        };
+        match self.mode {
+            EnqueueMode::Drop => self.dropped(&job, DropReason::QueueFull),
+            EnqueueMode::Wait => self.wait_for_room(job, ticket),
+        }
+    }
+
+    fn try_queue(&self, job: Job) -> Result<(), TrySendError<Job>> {
+        match &*self.tx.load() {
+            Some(tx) => tx.try_send(job),
+            None => Err(TrySendError::Disconnected(job)),
+        }
+    }
+
+    fn wait_for_room(&self, mut job: Job, ticket: &mut dyn FnMut() -> Ticket) -> Submitted {
+        let mut room = self.room.lock();
+        if room.is_empty() {
+            // Once more, under the lock: a worker that makes room from here on will find the task in the waiting room.
+            job = match self.try_queue(job) {
+                Ok(()) => return Submitted::Queued,
+                Err(TrySendError::Full(job)) => job,
+                Err(TrySendError::Disconnected(job)) => {
+                    drop(room);
+                    return self.dropped(&job, DropReason::Shutdown);
+                }
+            };
+        }
+        if room.len() >= WAITING_ROOM_TASKS_MAX {
+            drop(room);
+            return self.dropped(&job, DropReason::WaitingRoomFull);
+        }
+        let deadline = clock::now() + self.enqueue_timeout;
+        room.push_back(Waiting { job, deadline, ticket: ticket() });
+        self.room_len.store(room.len(), Ordering::SeqCst);
+        let first = room.len() == 1;
+        drop(room);
+        if first && let Some(timer) = &self.timer {
+            // Full means that the timer is about to look anyway.
+            let _ = timer.try_send(());
+        }
+        Submitted::Waiting
+    }
+
+    /// The next task of the queue, or `None`. The place that it leaves goes to the oldest one in the waiting room.
+    pub(super) fn take(&self) -> Option<Job> {
+        let job = self.rx.try_recv().ok();
+        if self.mode == EnqueueMode::Drop {
+            return job;
+        }
+        let mut room = self.room.lock();
+        let mut freed = Vec::new();
+        let mut job = job;
+        while let Some(waiting) = room.pop_front() {
+            let Waiting { job: next, deadline, ticket } = waiting;
+            if job.is_none() {
+                job = Some(next);
+                freed.push(ticket);
+                continue;
+            }
+            match self.try_queue(next) {
+                Ok(()) => freed.push(ticket),
+                Err(TrySendError::Full(next) | TrySendError::Disconnected(next)) => {
+                    room.push_front(Waiting { job: next, deadline, ticket });
+                    break;
+                }
+            }
+        }
+        self.room_len.store(room.len(), Ordering::SeqCst);
+        drop(room);
+        // Outside of the lock: the last clone of a ticket sends a reply.
+        drop(freed);
+        job
+    }
+
+    /// Whether neither the queue nor the waiting room holds a task.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rx.is_empty() && self.room_len.load(Ordering::SeqCst) == 0
+    }
+
+    /// Drops what waited too long for room. Returns the next deadline.
+    pub(super) fn expire_waiting(&self, now: Instant) -> Option<Instant> {
+        let mut late = Vec::new();
+        let mut room = self.room.lock();
+        while room.front().is_some_and(|w| w.deadline <= now) {
+            late.extend(room.pop_front());
+        }
+        self.room_len.store(room.len(), Ordering::SeqCst);
+        let next = room.front().map(|w| w.deadline);
+        drop(room);
+        for waiting in late {
+            self.dropped(&waiting.job, DropReason::EnqueueTimeout);
+            drop(waiting.ticket);
+        }
+        next
+    }
+
+    /// Counts a task as lost.
+    pub(super) fn dropped(&self, job: &Job, reason: DropReason) -> Submitted {
+        self.meters.drop_one(reason);
+        if reason != DropReason::Shutdown
+            && let Some(digest) = &self.digest
+        {
+            digest.count(1, clock::now());
+        }
+        self.ended(job, &End::Dropped(reason));
+        Submitted::Dropped(reason)
+    }
+
+    /// Gives back what an ended task held, and tells the store.
+    pub(super) fn ended(&self, job: &Job, end: &End<'_>) {
+        self.bytes.fetch_sub(job.task.record.len(), Ordering::SeqCst);
+        if let Some(ledger) = &self.ledger {
+            ledger.ended(&self.name, &job.task, end);
+        }
+    }
+
+    /// Takes nothing more from here on.
+    pub(super) fn close(&self) {
+        self.tx.store(None);
+    }
+
+    /// Drops all that is left after the workers have gone.
+    pub(super) fn sweep(&self) {
+        let mut left = std::mem::take(&mut *self.gate.lock()).into_deferred();
+        let waiting = std::mem::take(&mut *self.room.lock());
+        self.room_len.store(0, Ordering::SeqCst);
+        // The channel says "disconnected" when the last submit that was under way has ended.
+        while let Ok(job) = self.rx.recv_timeout(Duration::from_secs(1)) {
+            left.push(job);
+        }
+        for job in left.iter().chain(waiting.iter().map(|w| &w.job)) {
+            self.dropped(job, DropReason::Shutdown);
+        }
+    }
+}
+
+/// One sink as the request path sees it.
+#[derive(Clone)]
+pub struct SinkQueue {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl SinkQueue {
+    /// `GROUP/slack`, `GROUP/forward` and so on: the value of the `sink` label.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The rule group whose records go here.
+    pub fn group(&self) -> &str {
+        &self.shared.group
+    }
+
+    /// Hands a task over. Never blocks. `ticket` is asked for exactly when the answer is [`Submitted::Waiting`]; that
+    /// clone goes away when the task has got into the queue or was dropped because its time was up.
+    pub fn submit(&self, task: Task, ticket: &mut dyn FnMut() -> Ticket) -> Submitted {
+        self.shared.submit(task, ticket)
+    }
+
+    /// Hands over a task that can wait elsewhere (in a store): it is queued, or given back when there is no room.
+    ///
+    /// # Errors
+    /// The task, untouched and not counted.
+    pub fn offer(&self, task: Task) -> Result<(), Box<Task>> {
+        let len = task.record.len();
+        let before = self.shared.bytes.fetch_add(len, Ordering::SeqCst);
+        let job = Job { attempts: task.attempts_made, task, not_before: None };
+        let refused = if before > 0 && before.saturating_add(len) > QUEUE_BYTES_MAX {
+            job
+        } else {
+            match self.shared.try_queue(job) {
+                Ok(()) => {
+                    self.shared.meters.accepted.inc();
+                    return Ok(());
+                }
+                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+            }
+        };
+        self.shared.bytes.fetch_sub(len, Ordering::SeqCst);
+        Err(Box::new(refused.task))
+    }
+
+    /// Where this sink's tasks are. Not one instant's picture while workers are busy.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts()
+    }
+}
+
+impl std::fmt::Debug for SinkQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SinkQueue").field(&self.shared.name).finish()
+    }
+}

@@ -1,0 +1,146 @@
+//! What a sink is asked to deliver, and how it ends.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::sink::DeliveryError;
+
+/// Names one task for ever: the idempotency key of all its attempts. Printed as 32 hexadecimal digits.
+///
+/// The first 48 bits are milliseconds since the epoch, the other 80 are random (the layout of ULIDs), so ids sort by
+/// acceptance and two servers do not make the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(u128);
+
+impl TaskId {
+    /// The id of a task accepted at `accepted_at`; of `random` the lower 80 bits are used.
+    pub fn new(accepted_at: SystemTime, random: u128) -> Self {
+        let millis = accepted_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        TaskId((millis << 80) | (random & ((1 << 80) - 1)))
+    }
+
+    /// An id that was stored.
+    pub fn from_bits(bits: u128) -> Self {
+        TaskId(bits)
+    }
+
+    /// The id as a number, for storing it.
+    pub fn bits(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Side-effect work for one record, one group and one sink. Cloning is cheap: the record is shared.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Stable over all attempts and restarts.
+    pub id: TaskId,
+    /// Name of the rule group that matched.
+    pub group: Arc<str>,
+    /// The record's bytes as received.
+    pub record: Arc<[u8]>,
+    /// Which listener the record came through ([`crate::listener::Source::label`]).
+    pub source: &'static str,
+    /// When the record was accepted.
+    pub accepted_at: SystemTime,
+    /// Attempts made before this process took the task over: 0 unless it comes from a store.
+    pub attempts_made: u32,
+    /// The task's own limit of attempts, fixed at acceptance; `None`: the sink's.
+    pub attempts_max: Option<u32>,
+}
+
+impl Task {
+    /// A new task with a fresh id, accepted at `accepted_at`.
+    pub fn new(group: Arc<str>, record: Arc<[u8]>, source: &'static str, accepted_at: SystemTime) -> Self {
+        let id = TaskId::new(accepted_at, fastrand::u128(..));
+        Task { id, group, record, source, accepted_at, attempts_made: 0, attempts_max: None }
+    }
+}
+
+/// Why a task was never sent (or not sent to its end). The value of the `reason` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// `enqueue_mode: drop` and no room.
+    QueueFull,
+    /// The records waiting for this sink hold too many bytes.
+    QueueBytes,
+    /// `enqueue_mode: wait` and no room within `enqueue_timeout`.
+    EnqueueTimeout,
+    /// `enqueue_mode: wait` and too many wait already.
+    WaitingRoomFull,
+    /// The program ends, and the drain's time was up.
+    Shutdown,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [DropReason; 5] = [
+        DropReason::QueueFull,
+        DropReason::QueueBytes,
+        DropReason::EnqueueTimeout,
+        DropReason::WaitingRoomFull,
+        DropReason::Shutdown,
+    ];
+
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::QueueBytes => "queue_bytes",
+            DropReason::EnqueueTimeout => "enqueue_timeout",
+            DropReason::WaitingRoomFull => "waiting_room_full",
+            DropReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What became of a task that was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// In the queue.
+    Queued,
+    /// Lost, and counted.
+    Dropped(DropReason),
+    /// In the waiting room, with a clone of the ticket that was asked for.
+    Waiting,
+}
+
+/// How a task ended.
+#[derive(Debug)]
+pub enum End<'a> {
+    /// The destination took it.
+    Delivered,
+    /// Given up after so many attempts.
+    Failed {
+        /// Attempts made, over all processes.
+        attempts: u32,
+        /// Why there is no further one.
+        reason: super::retry::GiveUp,
+        /// The last error.
+        error: &'a DeliveryError,
+    },
+    /// Lost.
+    Dropped(DropReason),
+}
+
+/// Who keeps account of tasks beyond this process: the seam to a durable store.
+///
+/// Workers call it around every attempt; without a store there is none.
+pub trait Ledger: Send + Sync {
+    /// Attempt number `attempt` (from 1) of `task` is about to be sent to `sink`. Returns when that is remembered; may block
+    /// for a disk. On an error nothing is sent: the task waits for another reservation, and no attempt is counted.
+    ///
+    /// # Errors
+    /// The store's.
+    fn reserve(&self, sink: &str, task: &Task, attempt: u32) -> std::io::Result<()>;
+
+    /// `task` has ended for `sink`. Called exactly once for every task that was submitted.
+    fn ended(&self, sink: &str, task: &Task, end: &End<'_>);
+}

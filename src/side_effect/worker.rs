@@ -1,0 +1,346 @@
+//! A sink's worker threads: take a task, try it, judge the answer.
+//!
+//! All decisions are made in [`Shared::next`] under the sink's gate, which is never held during I/O. A worker that may not
+//! send waits on the wake channel with a deadline, so it can always be told that something has changed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Select};
+
+use super::queue::{Job, Shared};
+use super::retry::{self, Admission, Class, Condition, Health};
+use super::task::{DropReason, End, TaskId};
+use crate::clock;
+use crate::sink::DeliveryError;
+
+/// Tasks that may wait for another attempt beside the queue (and as many more as there are workers). While the sink is down
+/// fresh tasks take turns as the probe until so many wait, so that neither an outage nor one poisoned task uses up one task's attempts at once.
+pub(super) const DEFERRED_TASKS_MAX: usize = 16;
+/// Shortest time between two lines about failed tasks of one sink.
+const FAILURE_LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the workers of one sink decide by.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    health: Health,
+    /// Tasks that wait for another attempt, oldest first.
+    deferred: Vec<Job>,
+    /// Set once, when the drain begins: when it must end.
+    drain_until: Option<Instant>,
+    went_down_at: Option<Instant>,
+    failure_line_at: Option<Instant>,
+    failures_unsaid: u64,
+}
+
+impl Gate {
+    pub(super) fn deferred_len(&self) -> usize {
+        self.deferred.len()
+    }
+
+    pub(super) fn into_deferred(self) -> Vec<Job> {
+        self.deferred
+    }
+
+    /// The oldest deferred task of those with the fewest attempts whose time has come.
+    fn due(&self, now: Instant) -> Option<usize> {
+        let is_due = |job: &Job| job.not_before.is_none_or(|at| at <= now);
+        let due = self.deferred.iter().enumerate().filter(|(_, job)| is_due(job));
+        due.min_by_key(|(_, job)| job.attempts).map(|(i, _)| i)
+    }
+
+    fn next_due_at(&self) -> Option<Instant> {
+        self.deferred.iter().filter_map(|job| job.not_before).min()
+    }
+}
+
+enum Next {
+    /// Try this task; the flag says that it is the probe.
+    Attempt(Job, bool),
+    /// Tell of so many dropped records.
+    Digest(u64, Duration, bool),
+    /// Nothing may be sent before this time, whatever comes in.
+    Hold(Option<Instant>),
+    /// Nothing to send: wait for a task, a change, or this time.
+    Idle(Option<Instant>),
+    Exit,
+}
+
+/// The body of worker thread `number` of a sink. Ends when the sink was closed and nothing is left, or when the drain's time is up.
+pub(super) fn run(shared: &Arc<Shared>, number: usize) {
+    let wake = &shared.wakes[number].1;
+    loop {
+        match shared.next() {
+            Next::Attempt(job, probe) => shared.attempt(job, probe),
+            Next::Digest(dropped, within, probe) => shared.tell_digest(dropped, within, probe),
+            Next::Hold(until) => shared.wait(wake, until, false),
+            Next::Idle(until) => shared.wait(wake, until, true),
+            Next::Exit => return,
+        }
+    }
+}
+
+impl Shared {
+    fn next(&self) -> Next {
+        let now = clock::now();
+        let mut gate = self.gate.lock();
+        let draining = gate.drain_until;
+        let digest_due = self.digest.as_ref().and_then(|d| d.due_at());
+        if let Some(until) = draining {
+            let nothing_left = self.is_empty() && gate.deferred.is_empty() && digest_due.is_none();
+            if nothing_left || now >= until {
+                return Next::Exit;
+            }
+        }
+        let sooner = |at: Option<Instant>| at.into_iter().chain(draining).min();
+        let probe = match gate.health.admit(now) {
+            Admission::Go => false,
+            Admission::Probe => true,
+            Admission::Wait(at) => return Next::Hold(sooner(at)),
+        };
+        let fresh = !self.is_empty() && gate.deferred.len() < DEFERRED_TASKS_MAX;
+        let due = gate.due(now);
+        // The last message of a drain tells what was dropped, without waiting for the window to end.
+        let digest_now = digest_due.is_some_and(|at| at <= now || (draining.is_some() && self.is_empty()));
+        if !fresh && due.is_none() && !digest_now {
+            return if self.is_empty() {
+                Next::Idle(sooner(gate.next_due_at().into_iter().chain(digest_due).min()))
+            } else {
+                Next::Hold(sooner(gate.next_due_at()))
+            };
+        }
+        if let Err(at) = self.destination.acquire(now) {
+            return Next::Hold(sooner(Some(at)));
+        }
+        if probe {
+            gate.health.probe_starts();
+        }
+        if digest_now && let Some((dropped, within)) = self.digest.as_ref().and_then(|d| d.take(now)) {
+            return Next::Digest(dropped, within, probe);
+        }
+        // Up: oldest first. Down: a fresh task is the probe, so that the failed ones keep their attempts.
+        let job = match due {
+            Some(i) if !(probe && fresh) => Some(gate.deferred.remove(i)),
+            _ => self.take(),
+        };
+        match job {
+            Some(job) => {
+                self.meters.in_flight.add(1);
+                Next::Attempt(job, probe)
+            }
+            None => {
+                // The waiting room's last task has just run out of time.
+                if probe {
+                    gate.health.probe_abandoned();
+                }
+                Next::Idle(sooner(gate.next_due_at()))
+            }
+        }
+    }
+
+    /// Waits for a change, for `until`, and, with `for_tasks`, for a task in the queue.
+    fn wait(&self, wake: &Receiver<()>, until: Option<Instant>, for_tasks: bool) {
+        let mut select = Select::new();
+        select.recv(wake);
+        // A closed queue is always ready; a draining worker is woken by deadlines and changes alone.
+        if for_tasks && self.gate.lock().drain_until.is_none() {
+            select.recv(&self.rx);
+        }
+        match until {
+            Some(at) => drop(select.ready_deadline(at)),
+            None => drop(select.ready()),
+        }
+        let _ = wake.try_recv();
+    }
+
+    /// Makes all waiting workers look again.
+    pub(super) fn wake_all(&self) {
+        for (wake, _) in &self.wakes {
+            let _ = wake.try_send(());
+        }
+    }
+
+    /// The latest time at which an attempt that starts now must have ended.
+    fn deadline(&self, now: Instant) -> Instant {
+        let own = now + self.timeout;
+        self.gate.lock().drain_until.map_or(own, |until| until.min(own))
+    }
+
+    fn attempt(&self, mut job: Job, probe: bool) {
+        job.attempts = job.attempts.saturating_add(1);
+        if let Some(ledger) = &self.ledger
+            && let Err(e) = ledger.reserve(&self.name, &job.task, job.attempts)
+        {
+            log::error!("{}: attempt of task {} not reserved, nothing sent: {e}", self.name, job.task.id);
+            job.attempts -= 1;
+            return self.defer_unreserved(job, probe);
+        }
+        let started = clock::now();
+        let deadline = self.deadline(started);
+        let result = guarded(|| self.sink.deliver(&job.task, deadline));
+        let now = clock::now();
+        self.meters.seconds.observe(now.saturating_duration_since(started));
+        self.meters.attempt(result.as_ref().map(|_| ()).map_err(|e| e.class));
+        self.judge_sink(result.as_ref().err(), probe, now);
+        match result {
+            Ok(()) => self.end(&job, &End::Delivered),
+            Err(error) => self.judge_task(job, &error, now),
+        }
+    }
+
+    /// Ends a task that a worker held.
+    fn end(&self, job: &Job, end: &End<'_>) {
+        match end {
+            End::Delivered => self.meters.delivered.inc(),
+            End::Failed { .. } => self.meters.failed.inc(),
+            End::Dropped(reason) => self.meters.drop_one(*reason),
+        }
+        self.meters.in_flight.add(-1);
+        self.ended(job, end);
+    }
+
+    fn defer(&self, job: Job) {
+        let mut gate = self.gate.lock();
+        // Oldest first: ids sort by acceptance.
+        let at = gate.deferred.partition_point(|other| other.task.id < job.task.id);
+        gate.deferred.insert(at, job);
+        self.meters.in_flight.add(-1);
+        drop(gate);
+        self.wake_all();
+    }
+
+    fn defer_unreserved(&self, mut job: Job, probe: bool) {
+        if probe {
+            self.gate.lock().health.probe_abandoned();
+        }
+        job.not_before = clock::now().checked_add(self.policy.delay(u32::MAX, fastrand::f64()));
+        self.defer(job);
+    }
+
+    /// Another attempt, or the end of the task.
+    fn judge_task(&self, mut job: Job, error: &DeliveryError, now: Instant) {
+        let draining = self.gate.lock().drain_until;
+        if draining.is_some_and(|until| now >= until) && error.class != Class::Permanent {
+            return self.end(&job, &End::Dropped(DropReason::Shutdown));
+        }
+        let age = clock::wall().duration_since(job.task.accepted_at).unwrap_or_default();
+        match self.policy.another(job.attempts, job.task.attempts_max, age, error.class) {
+            Ok(()) => {
+                let own = self.policy.delay(job.attempts, fastrand::f64());
+                job.not_before = now.checked_add(own.max(error.retry_after.map_or(own, retry::retry_after)));
+                self.defer(job);
+            }
+            Err(reason) => {
+                self.say_failed(&job, reason.label(), error, now);
+                self.end(&job, &End::Failed { attempts: job.attempts, reason, error });
+            }
+        }
+    }
+
+    /// One line per task that was given up, at most one in [`FAILURE_LINE_INTERVAL`]; the rest is counted in the next.
+    fn say_failed(&self, job: &Job, reason: &str, error: &DeliveryError, now: Instant) {
+        let mut gate = self.gate.lock();
+        if gate.failure_line_at.is_some_and(|at| now.saturating_duration_since(at) < FAILURE_LINE_INTERVAL) {
+            gate.failures_unsaid += 1;
+            return;
+        }
+        gate.failure_line_at = Some(now);
+        let unsaid = std::mem::take(&mut gate.failures_unsaid);
+        drop(gate);
+        let more = if unsaid > 0 { format!(" ({unsaid} more since the last such line)") } else { String::new() };
+        let (sink, id, n) = (&self.name, job.task.id, job.attempts);
+        log::warn!("{sink}: task {id} given up ({reason}) after {n} attempts: {error}{more}");
+    }
+
+    /// What an attempt's answer says about the sink and its destination.
+    fn judge_sink(&self, error: Option<&DeliveryError>, probe: bool, now: Instant) {
+        if let Some(pause) = error.and_then(|e| e.retry_after) {
+            let jitter = Duration::from_secs_f64(fastrand::f64() * 0.25);
+            self.destination.pause(now + retry::retry_after(pause) + jitter);
+        }
+        let mut gate = self.gate.lock();
+        let news = match error {
+            Some(e) if e.class != Class::Permanent => {
+                let delay = |n| {
+                    let own = self.policy.probe_delay(e.class, n, fastrand::f64());
+                    own.max(e.retry_after.map_or(own, retry::retry_after))
+                };
+                let news = gate.health.failed(e.class, probe, now, delay);
+                if news.is_some() && gate.went_down_at.is_none() {
+                    gate.went_down_at = Some(now);
+                }
+                news
+            }
+            // A refusal of this message shows that the sink is at work.
+            _ => gate.health.worked().map(|_| Condition::Up),
+        };
+        let Some(news) = news else {
+            drop(gate);
+            if probe {
+                self.wake_all();
+            }
+            return;
+        };
+        let since = if news == Condition::Up { gate.went_down_at.take() } else { None };
+        self.meters.up.set(i64::from(news == Condition::Up));
+        drop(gate);
+        self.say_condition(news, error, since, now);
+        self.wake_all();
+    }
+
+    fn say_condition(
+        &self,
+        news: Condition,
+        error: Option<&DeliveryError>,
+        since: Option<Instant>,
+        now: Instant,
+    ) {
+        let name = &self.name;
+        let error = error.map_or_else(String::new, ToString::to_string);
+        match news {
+            Condition::Up => {
+                let down = since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+                log::info!("{name}: takes deliveries again after {:.1} s", down.as_secs_f64());
+            }
+            Condition::Down => log::warn!("{name}: down, probing with one task at growing delays: {error}"),
+            Condition::Blocked => log::error!(
+                "{name}: refuses everything until somebody acts: {error}; tasks are kept up to the queue's bound, \
+                 next probe in about {} s",
+                self.policy.blocked_probe.as_secs()
+            ),
+        }
+    }
+
+    fn tell_digest(&self, dropped: u64, within: Duration, probe: bool) {
+        let Some(digest) = &self.digest else { return };
+        let text = digest.text(&self.group, dropped, within);
+        let started = clock::now();
+        let deadline = self.deadline(started);
+        let id = TaskId::new(clock::wall(), fastrand::u128(..));
+        let result = guarded(|| self.sink.deliver_text(id, &text, deadline));
+        let now = clock::now();
+        self.judge_sink(result.as_ref().err(), probe, now);
+        match result {
+            Ok(()) => log::info!("{}: told of {dropped} dropped records", self.name),
+            Err(e) if e.class == Class::Permanent => {
+                log::warn!("{}: digest of {dropped} dropped records refused: {e}", self.name);
+            }
+            // Told with the next window.
+            Err(_) => digest.count(dropped, now),
+        }
+    }
+
+    /// From now on: finish what is there, until `deadline`.
+    pub(super) fn begin_drain(&self, deadline: Instant) {
+        self.close();
+        self.gate.lock().drain_until = Some(deadline);
+        self.wake_all();
+    }
+}
+
+/// Runs a delivery; a panic in it (a fault of ours) costs the task, not the worker.
+fn guarded(deliver: impl FnOnce() -> Result<(), DeliveryError>) -> Result<(), DeliveryError> {
+    catch_unwind(AssertUnwindSafe(deliver))
+        .unwrap_or_else(|_| Err(DeliveryError::new(Class::Permanent, "the delivery code panicked")))
+}
