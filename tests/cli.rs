@@ -1,6 +1,8 @@
 //! The program's command line from its real executable: exit codes, what goes to which stream, nothing bound with a
 //! wrong configuration, and `setup` against a real OpenBao.
 
+#![allow(clippy::disallowed_methods, reason = "waits for another program")]
+
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -260,9 +262,8 @@ impl Drop for OpenBao {
 fn setup_enables_the_device_where_openbao_allows_it() {
     let scratch = Scratch::new("bao-api");
     let test = "setup_enables_the_device_where_openbao_allows_it";
-    let Some(bao) = OpenBao::start(test, &scratch, "unsafe_allow_api_audit_creation = true\n") else {
-        return;
-    };
+    let config = format!("unsafe_allow_api_audit_creation = true\n{FILE_DEVICE}");
+    let Some(bao) = OpenBao::start(test, &scratch, &config) else { return };
     // Whoever takes the probe of a TCP device: the kernel, as soon as the port listens.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
@@ -308,9 +309,8 @@ fn setup_enables_the_device_where_openbao_allows_it() {
 fn setup_logs_in_with_an_approle() {
     let scratch = Scratch::new("bao-approle");
     let test = "setup_logs_in_with_an_approle";
-    let Some(bao) = OpenBao::start(test, &scratch, "unsafe_allow_api_audit_creation = true\n") else {
-        return;
-    };
+    let config = format!("unsafe_allow_api_audit_creation = true\n{FILE_DEVICE}");
+    let Some(bao) = OpenBao::start(test, &scratch, &config) else { return };
     // The policy of the help.
     let policy = r#"path "sys/audit" { capabilities = ["read", "sudo"] } path "sys/audit/*" { capabilities = ["create", "update", "sudo"] }"#;
     let policy = serde_json::json!({ "policy": policy }).to_string();
@@ -361,8 +361,8 @@ fn setup_shows_the_stanza_where_openbao_refuses_and_openbao_takes_it() {
     drop(bao);
 
     // The other form and the other device, with a description that needs escaping.
-    let arguments =
-        ["setup", "--print", "json", "--skip-test", "--vault.audit_description", "a \"quoted\" \\ ${name}"];
+    let description = "a \"quoted\" \\ ${name}";
+    let arguments = ["setup", "--print", "json", "--skip-test", "--vault.audit_description", description];
     for arguments in [&arguments[..], &[&arguments[..2], &arguments[3..]].concat()] {
         let printed = run(arguments, &[]).out;
         let scratch = Scratch::new("bao-prints");
@@ -370,9 +370,8 @@ fn setup_shows_the_stanza_where_openbao_refuses_and_openbao_takes_it() {
         let printed = match serde_json::from_str::<serde_json::Value>(&printed) {
             Ok(mut json) => {
                 let devices = json["audit"].as_array_mut().expect("a list");
-                devices.push(
-                    serde_json::json!({ "file": { "truth": { "options": { "file_path": "/dev/null" } } } }),
-                );
+                let device = serde_json::json!({ "local": false, "options": { "file_path": "/dev/null" } });
+                devices.push(serde_json::json!({ "file": { "truth": device } }));
                 json.to_string()
             }
             Err(_) => printed + FILE_DEVICE,
@@ -380,7 +379,7 @@ fn setup_shows_the_stanza_where_openbao_refuses_and_openbao_takes_it() {
         let Some(bao) = OpenBao::start(test, &scratch, &printed) else { return };
         let device = bao.api("GET", "sys/audit", "")["data"]["vault-audit-filter/"].clone();
         assert_eq!(device["type"], "http", "{printed}");
-        assert_eq!(device["description"], "a \"quoted\" \\ ${name}", "{printed}");
+        assert_eq!(device["description"], description, "{printed}");
         assert_eq!(device["options"]["headers"], r#"{"X-Idempotency-Key":["1"]}"#);
     }
 }

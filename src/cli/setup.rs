@@ -1,7 +1,7 @@
 //! `setup`: enables the audit device in Vault or OpenBao, or shows how to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -378,7 +378,7 @@ fn login(client: &mut Client, arguments: &Arguments, config: &Config) -> Result<
     Ok(true)
 }
 
-fn credential(path: &PathBuf, flag: &str) -> Result<Secret, Failure> {
+fn credential(path: &Path, flag: &str) -> Result<Secret, Failure> {
     let failed = |what: String| wrong(format!("{flag} {:?}: {what}", path.display().to_string()));
     let text = read_bounded(path, CREDENTIAL_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
     let secret = text.trim();

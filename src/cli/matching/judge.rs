@@ -24,6 +24,8 @@ struct JudgeRule {
 struct JudgeGroup {
     name: Option<String>,
     rules: Vec<JudgeRule>,
+    /// Somebody asked for it; the others are looked at only to know what they leave to the fallback.
+    wanted: bool,
 }
 
 /// Judges records by groups.
@@ -77,7 +79,7 @@ impl Judge {
                 Err(error) => errors.push(format!("--rule {}: {}", i + 1, error.replace('\n', "\n    "))),
             }
         }
-        let groups = vec![JudgeGroup { name: None, rules: compiled }];
+        let groups = vec![JudgeGroup { name: None, rules: compiled, wanted: true }];
         if errors.is_empty() { Ok(Judge::new(groups, None, &plan, explain)) } else { Err(errors) }
     }
 
@@ -91,15 +93,19 @@ impl Judge {
     ) -> Result<Self, Vec<String>> {
         let mut plan = FieldPlan::new();
         let mut compiled = Vec::new();
-        let wanted = |group: &&RuleGroup| only.is_empty() || only.contains(&group.name);
-        for group in groups.iter().filter(wanted) {
+        let wanted = |name: &str| only.is_empty() || only.iter().any(|known| known == name);
+        let fallback = unmatched.filter(|name| wanted(name));
+        for group in groups {
+            let wanted = wanted(&group.name);
+            if !wanted && fallback.is_none() {
+                continue;
+            }
             let rules = group.rules.iter().map(|rule| judge_rule(&rule.text, explain, &mut plan, compile));
             let rules = rules
                 .collect::<Result<_, _>>()
                 .map_err(|error| vec![format!("group {:?}: {error}", group.name)])?;
-            compiled.push(JudgeGroup { name: Some(group.name.clone()), rules });
+            compiled.push(JudgeGroup { name: Some(group.name.clone()), rules, wanted });
         }
-        let fallback = unmatched.filter(|name| only.is_empty() || only.iter().any(|o| o == name));
         Ok(Judge::new(compiled, fallback.map(str::to_owned), &plan, explain))
     }
 
@@ -114,14 +120,23 @@ impl Judge {
     /// Why it is no record.
     pub(super) fn judge(&mut self, frame: &[u8]) -> Result<Verdict, String> {
         let record = self.decoder.decode(frame, &mut self.scratch).map_err(|error| error.to_string())?;
-        let mut verdict = Verdict::default();
+        let (mut verdict, mut taken) = (Verdict::default(), false);
         for group in &mut self.groups {
-            if group_matches(group, &record, self.explain, &mut verdict.findings) {
+            // The group for what the others left takes only that when it has no rules of its own.
+            if group.rules.is_empty() && group.name.is_some() && group.name == self.fallback {
+                continue;
+            }
+            let before = verdict.findings.len();
+            let matched = group_matches(group, &record, self.explain, &mut verdict.findings);
+            taken |= matched;
+            if !group.wanted {
+                verdict.findings.truncate(before);
+            } else if matched {
                 verdict.matched = true;
                 verdict.groups.extend(group.name.clone());
             }
         }
-        if let (false, Some(name)) = (verdict.matched, &self.fallback) {
+        if let (false, Some(name)) = (taken, &self.fallback) {
             verdict.matched = true;
             verdict.groups.push(name.clone());
             verdict.findings.push(without_rule(Some(name.clone()), "takes what no group matched"));

@@ -219,6 +219,24 @@ fn groups_of_a_configuration_and_why() {
     let outcome = run_with(&["-v", "-g", "deletes"], Some(&config), &both(), false);
     assert_eq!(outcome.out, format!("{B}\n"));
 
+    let text = "unmatched: rest\nrule_groups:\n  - { name: deletes, rules: [delete], log_file: { file_path: a } }\n  - { name: rest, log_file: { file_path: b } }\n";
+    let rest = PathBuf::from(scratch.file("rest.yaml", text.as_bytes()));
+    let outcome = run_with(&["--format", "json"], Some(&rest), &both(), false);
+    let groups: Vec<_> = outcome
+        .out
+        .lines()
+        .map(|line| line.split("\"groups\":").nth(1).map(|l| l[..12].to_owned()))
+        .collect();
+    assert_eq!(
+        groups,
+        [Some("[\"deletes\"],".to_owned()), Some("[\"rest\"],\"re".to_owned())],
+        "{}",
+        outcome.out
+    );
+
+    let outcome = run_with(&["-g", "rest"], Some(&rest), &both(), false);
+    assert_eq!(outcome.out, format!("{B}\n"), "not what another group took");
+
     let outcome = run_with(&["-g", "delets"], Some(&config), &both(), false);
     assert_eq!(outcome.code, 2);
     assert!(outcome.err.contains("did you mean \"deletes\"?"), "{}", outcome.err);

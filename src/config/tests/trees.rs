@@ -43,6 +43,13 @@ fn empty_and_null_mean_defaults() {
 }
 
 #[test]
+fn the_group_for_what_is_left_needs_no_rules() {
+    let text = "unmatched: rest\nrule_groups:\n  - { name: rest, log_file: { file_path: a } }\n";
+    let loaded = load_text("rest", text, Overrides::default()).expect("right");
+    assert_eq!((loaded.warnings, loaded.config.unmatched.as_deref()), (Vec::new(), Some("rest")));
+}
+
+#[test]
 fn odd_things_are_warned_about() {
     for (text, what) in [
         ("rule_groups:\n  - name: a\n    log_file: { file_path: a }\n", "has no rules"),
