@@ -1,7 +1,7 @@
 //! `check`: what is wrong with the configuration, all of it.
 
 use super::{FAILED, Io, OK, say_problems, say_warnings};
-use crate::config::{self, Checks, Overrides};
+use crate::config::{self, Overrides};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -14,14 +14,9 @@ Each problem is one line: file:line: key: what is wrong; what to write instead.
 Warnings are things that are odd and work. Nothing is opened, bound or written.
 Exit code: 0 when the server would start with it, 1 when not.";
 
-/// The compilers of rules and templates.
-pub(super) fn checks() -> Checks<'static> {
-    Checks::NONE
-}
-
 /// Loads everything as `serve` would and tells what is wrong.
 pub(super) fn run(overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let loaded = match config::load_checked(overrides, checks()) {
+    let loaded = match config::load_checked(overrides, super::checks()) {
         Ok(loaded) => loaded,
         Err(problems) => {
             say_problems(&problems, io);

@@ -14,6 +14,8 @@ pub struct Io<'a> {
     pub err: Box<dyn Write + 'a>,
     /// Whether standard error is a terminal, so that progress may be drawn on it.
     pub err_is_terminal: bool,
+    /// Whether standard output is one.
+    pub out_is_terminal: bool,
 }
 
 impl Io<'_> {
@@ -24,6 +26,7 @@ impl Io<'_> {
             out: Box::new(BufWriter::with_capacity(64 << 10, io::stdout().lock())),
             err: Box::new(io::stderr()),
             err_is_terminal: io::stderr().is_terminal(),
+            out_is_terminal: io::stdout().is_terminal(),
         }
     }
 

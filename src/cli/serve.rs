@@ -16,7 +16,7 @@ Exit code: 0 after a stop, 1 when something outside failed, 2 when the configura
 
 /// Runs the server until it is told to stop. With a wrong configuration nothing is bound, opened or written.
 pub(super) fn run(overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let loaded = match config::load_checked(overrides, super::check::checks()) {
+    let loaded = match config::load_checked(overrides, super::checks()) {
         Ok(loaded) => loaded,
         Err(problems) => {
             say_problems(&problems, io);

@@ -1,7 +1,7 @@
 //! `setup`: enables the audit device in Vault or OpenBao, or shows how to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -110,10 +110,12 @@ enum Auth {
 struct Failure {
     code: u8,
     lines: Vec<String>,
+    /// What the operator needs instead, for standard output.
+    stanza: Option<String>,
 }
 
 fn wrong(what: impl Into<String>) -> Failure {
-    Failure { code: WRONG, lines: vec![what.into()] }
+    Failure { code: WRONG, lines: vec![what.into()], stanza: None }
 }
 
 /// Enables the device, or prints its stanza.
@@ -137,6 +139,9 @@ pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>)
         Err(failure) => {
             for line in failure.lines {
                 io.say(&line);
+            }
+            if let Some(stanza) = failure.stanza {
+                io.print(&stanza);
             }
             failure.code
         }
@@ -373,7 +378,7 @@ fn login(client: &mut Client, arguments: &Arguments, config: &Config) -> Result<
     Ok(true)
 }
 
-fn credential(path: &PathBuf, flag: &str) -> Result<Secret, Failure> {
+fn credential(path: &Path, flag: &str) -> Result<Secret, Failure> {
     let failed = |what: String| wrong(format!("{flag} {:?}: {what}", path.display().to_string()));
     let text = read_bounded(path, CREDENTIAL_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
     let secret = text.trim();
@@ -403,17 +408,19 @@ fn explain(error: &VaultError, doing: &str, path: &str, device: &Device, config:
         VaultError::Certificate { .. } | VaultError::Unsendable { .. } => None,
         VaultError::Refused { .. } => refusal(error, doing, path, device),
     });
-    Failure { code: FAILED, lines }
+    let stanza = error.says(NOT_BY_API).then(|| stanza::hcl(path, device));
+    Failure { code: FAILED, lines, stanza }
 }
+
+/// How OpenBao 2.4 and later begin the refusal of devices that are not in the configuration file.
+const NOT_BY_API: &str = "cannot enable audit device via API";
 
 /// What to do about an error of the server itself.
 fn refusal(error: &VaultError, doing: &str, path: &str, device: &Device) -> Option<String> {
-    let cure = if error.says("cannot enable audit device via API") {
-        format!(
-            "this OpenBao takes audit devices from its configuration file only (or with `unsafe_allow_api_audit_creation = \
-             true` in it); put this there, then SIGHUP or a restart:\n\n{}",
-            stanza::hcl(path, device)
-        )
+    let cure = if error.says(NOT_BY_API) {
+        "this OpenBao takes audit devices from its configuration file only; put the stanza below there, then SIGHUP or a \
+         restart (`setup --print` shows one for the http device, which waits until a record is stored)"
+            .to_owned()
     } else if error.says("test message") {
         "the server could not deliver its probe: start `vault-audit-filter serve` first, check that the address is the one \
          the server sees (--address, --uri), or use --skip-test"

@@ -27,12 +27,14 @@ pub(super) fn hcl(path: &str, device: &Device) -> String {
     text
 }
 
-/// The stanza as JSON.
+/// The stanza as JSON. OpenBao's reader takes an object with one key for one more label of the block, so `local`, at its
+/// default, stands beside `options`.
 pub(super) fn json(path: &str, device: &Device) -> String {
     let mut inner = serde_json::Map::new();
     if !device.description.is_empty() {
         inner.insert("description".into(), json!(device.description));
     }
+    inner.insert("local".into(), json!(false));
     inner.insert("options".into(), json!(device.options));
     let stanza = json!({ "audit": [{ &device.kind: { path: inner } }] });
     format!("{stanza:#}\n")

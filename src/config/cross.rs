@@ -26,6 +26,7 @@ pub(super) fn check(
     authentication(draft, report);
     times(draft, report);
     group_names(draft, groups, whole, report);
+    without_rules(draft, groups, report);
     log_files(draft, groups, report);
     not_available(draft, report);
 }
@@ -197,6 +198,16 @@ fn group_names(draft: &Draft, groups: &[Placed], whole: bool, report: &mut Repor
     if let Some(name) = draft.config.unmatched.as_deref().filter(|name| whole && !names.contains(name)) {
         let what = format!("no group is named {}", values::quoted(name));
         report.problem(&draft.origin("unmatched"), "unmatched", what, name_cure(name, &names));
+    }
+}
+
+/// Groups without rules match every record, but for the one that takes what the others left.
+fn without_rules(draft: &Draft, groups: &[Placed], report: &mut Report) {
+    let is_fallback = |placed: &&Placed| draft.config.unmatched.as_ref() == Some(&placed.group.name);
+    for placed in groups.iter().filter(|placed| placed.without_rules && !is_fallback(placed)) {
+        let what = format!("group {} has no rules", values::quoted(&placed.group.name));
+        let cure = "it matches every record; add `rules:` to choose";
+        report.warning(&Origin::File(placed.line), &placed.path, what, cure);
     }
 }
 

@@ -33,8 +33,11 @@ const MAX_AGE_DAYS: u64 = 36_500;
 pub(super) struct Placed {
     pub(super) group: RuleGroup,
     pub(super) path: String,
+    pub(super) line: u32,
     pub(super) name_line: u32,
     pub(super) file_line: u32,
+    /// It has no `rules`, or an empty list; not a wrong one, which has been reported.
+    pub(super) without_rules: bool,
 }
 
 /// Reads the list of groups. A group with a problem is left out; the problem has been reported.
@@ -68,20 +71,23 @@ fn read_group(node: &Node, path: &str, context: &Context<'_>, report: &mut Repor
         check_rule(name.as_deref().unwrap_or_default(), &key, i, rule, context.checks.rule, report);
     }
     let name = name?;
-    if rules.is_empty() && matches!(section.get("rules").map(|n| &n.value), None | Some(Value::List(_))) {
-        let what = format!("group {} has no rules", values::quoted(&name));
-        report.warning(&section.origin(), path, what, "it matches every record; add `rules:` to choose");
-    }
     if ["log_file", "forwarding", "messaging"].iter().all(|key| section.get(key).is_none()) {
         let what = format!("group {} does nothing with what it matches", values::quoted(&name));
         report.warning(&section.origin(), path, what, "add log_file, forwarding or messaging");
     }
+    let without_rules = match section.get("rules").map(|node| &node.value) {
+        None => true,
+        Some(Value::List(items)) => items.is_empty(),
+        Some(_) => false,
+    };
     let file_line = section.get("log_file").map_or(section.line, |n| n.line);
     Some(Placed {
         group: RuleGroup { name, rules, log_file: log_file.flatten(), forwarding, messaging },
         path: path.to_owned(),
+        line: section.line,
         name_line: section.get("name").map_or(section.line, |n| n.line),
         file_line,
+        without_rules,
     })
 }
 

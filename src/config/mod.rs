@@ -297,6 +297,11 @@ pub struct Test {
     pub groups: Vec<String>,
 }
 
+/// What to write instead of the name of a group that does not exist.
+pub(crate) fn group_name_cure(name: &str, names: &[&str]) -> String {
+    cross::name_cure(name, names)
+}
+
 /// What is wrong with an `http://` or `https://` URL, and what to write instead.
 pub(crate) fn check_http_url(text: &str) -> Result<(), (String, String)> {
     units::http_url(text)

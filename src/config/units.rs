@@ -91,7 +91,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
         (1_000_000, "ms"),
         (1_000, "us"),
     ] {
-        if nanoseconds % unit == 0 {
+        if nanoseconds.is_multiple_of(unit) {
             return format!("{}{name}", nanoseconds / unit);
         }
     }
@@ -147,7 +147,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, Complaint> {
 /// A size as one would write it.
 pub(super) fn bytes_text(bytes: u64) -> String {
     for (name, factor) in &BYTE_UNITS[..4] {
-        if bytes >= *factor && bytes % factor == 0 {
+        if bytes >= *factor && bytes.is_multiple_of(*factor) {
             return format!("{}{name}", bytes / factor);
         }
     }

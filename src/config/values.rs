@@ -67,7 +67,7 @@ impl<'a> Given<'a> {
         }
     }
 
-    fn from_file(&self) -> bool {
+    fn is_from_file(&self) -> bool {
         matches!(self.content, Content::Node(_))
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn boolean(given: &Given<'_>, report: &mut Report) -> Option<bool> {
         }
         _ => return given.wrong_type(report, "true or false", "write true or false"),
     };
-    if given.from_file() {
+    if given.is_from_file() {
         report.warning(&given.origin, given.key, "true or false in quotes", "write it without quotes");
     }
     Some(value)
@@ -152,7 +152,7 @@ pub(super) fn count(given: &Given<'_>, min: u64, max: u64, report: &mut Report) 
             let Some(number) = given.as_text().and_then(|text| text.trim().parse::<i128>().ok()) else {
                 return given.wrong_type(report, "a whole number", cure);
             };
-            if given.from_file() {
+            if given.is_from_file() {
                 report.warning(&given.origin, given.key, "a number in quotes", "write it without quotes");
             }
             number

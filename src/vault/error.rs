@@ -71,10 +71,10 @@ impl VaultError {
             .ok()
             .and_then(|body| {
                 let errors = body.get("errors")?.as_array()?;
-                Some(errors.iter().filter_map(|e| Some(e.as_str()?.trim().to_owned())).collect::<Vec<_>>())
+                Some(errors.iter().filter_map(|e| Some(one_line(e.as_str()?))).collect::<Vec<_>>())
             })
             .unwrap_or_else(|| {
-                let start: String = body.trim().chars().take(SHOWN_CHARS_MAX).collect();
+                let start: String = one_line(body).chars().take(SHOWN_CHARS_MAX).collect();
                 if start.is_empty() { Vec::new() } else { vec![start] }
             });
         VaultError::Refused { path: path.to_owned(), status, errors }
@@ -92,6 +92,11 @@ impl VaultError {
             _ => None,
         }
     }
+}
+
+/// The text with its runs of white space, line ends among them, as single spaces.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for VaultError {

@@ -7,6 +7,8 @@
 
 mod error;
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;
 mod tls;
 
