@@ -302,7 +302,10 @@ fn every_group_holds_exactly_the_entries_that_openbao_wrote_itself() {
     let program = match program() {
         Ok(program) => program,
         Err(why) => {
-            return left_out("openbao::every_group_holds_exactly_the_entries_that_openbao_wrote_itself", &why);
+            return left_out(
+                "openbao::every_group_holds_exactly_the_entries_that_openbao_wrote_itself",
+                &why,
+            );
         }
     };
     let dir = TempDir::new("openbao");
