@@ -84,12 +84,7 @@ impl Plan {
 
     /// Runs a command of the program to its end.
     pub fn run(&self, arguments: &[&str]) -> Ended {
-        let output = self.command(arguments).output().expect("the program starts");
-        Ended {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Ended::of(self.command(arguments).output().expect("the program starts"))
     }
 
     /// Starts `serve` and waits until `/readyz` says that every listener is bound.
@@ -105,6 +100,24 @@ impl Plan {
         assert!(ready, "the program was not ready in time:\n{}", daemon.stderr());
         daemon
     }
+}
+
+/// Runs the program to its end with this standard input.
+pub fn run_program(arguments: &[&str], input: &[u8]) -> Ended {
+    let mut command = Command::new(PROGRAM);
+    clean_environment(&mut command);
+    let mut child = command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // It may end without reading all of it.
+    let _ = std::io::Write::write_all(&mut stdin, input);
+    drop(stdin);
+    Ended::of(child.wait_with_output().expect("its output"))
 }
 
 /// The settings of whoever runs the tests must not reach the program.
@@ -128,6 +141,16 @@ pub struct Ended {
     pub stderr: String,
 }
 
+impl Ended {
+    fn of(output: std::process::Output) -> Ended {
+        Ended {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 /// A running program. When dropped it is asked to end, and killed when it does not; if the test has failed, its
 /// standard error is printed.
 #[derive(Debug)]
@@ -142,6 +165,12 @@ impl Daemon {
     #[track_caller]
     pub fn start(yaml: &str) -> Daemon {
         Plan::new(yaml).start()
+    }
+
+    /// Runs another command with its configuration, to the end.
+    pub fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+        let mut command = self.plan.command(arguments);
+        Ended::of(command.envs(environment.iter().copied()).output().expect("the program starts"))
     }
 
     /// Port of the HTTP listener.

@@ -1,6 +1,6 @@
 //! Start, reload and stop: wrong configurations, signals, readiness, and being short of file descriptors.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
@@ -216,9 +216,13 @@ fn slow_clients_are_cut_off_and_hold_nobody_up() {
     }
     assert_eq!(daemon.post(&entry("a", "read", "a")), 204);
     for mut client in slow {
-        // Either an answer (408) and the end, or just the end.
-        let ended = client.read_answer().map_or(true, |answer| answer.status == 408 && client.is_closed());
-        assert!(ended);
+        // Either an answer and the end, or just the end.
+        match client.read_answer() {
+            Ok(answer) => assert!(answer.status == 408 && client.is_closed(), "{answer:?}"),
+            Err(e) => {
+                assert!(matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{e}")
+            }
+        }
     }
     assert_eq!(daemon.lines("everything.log").len(), 1);
 }
@@ -243,9 +247,9 @@ fn systemd_is_told_of_readiness_and_the_watchdog_is_fed() {
     });
     let count = |what: &str| said.lock().expect("no panic while held").iter().filter(|l| *l == what).count();
     let mut daemon =
-        plan.env("NOTIFY_SOCKET", path.display().to_string()).env("WATCHDOG_USEC", "300000").start();
+        plan.env("NOTIFY_SOCKET", path.display().to_string()).env("WATCHDOG_USEC", "3000000").start();
     wait_until("READY=1", || count("READY=1") == 1);
-    wait_until("five signs of life", || count("WATCHDOG=1") >= 5);
+    wait_until("signs of life", || count("WATCHDOG=1") >= 2);
     assert_eq!(daemon.post(&entry("a", "read", "a")), 204);
     daemon.signal(Signal::SIGHUP);
     wait_until("RELOADING=1 and READY=1 again", || count("RELOADING=1") == 1 && count("READY=1") == 2);

@@ -5,6 +5,7 @@
     reason = "one program, nothing to reach from outside; tests read whole answers, start plain threads and look at the clock"
 )]
 
+mod commands;
 mod docs;
 mod harness;
 mod life;
@@ -14,3 +15,4 @@ mod receive;
 mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
+mod wrong;
