@@ -6,7 +6,7 @@ use std::process::Command;
 
 use vault_audit_filter::metrics::{FAMILIES, Kind};
 
-use crate::harness::{PROGRAM, Plan, clean_environment};
+use crate::harness::{PROGRAM, Plan, clean_environment, run_program};
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -143,6 +143,21 @@ fn every_configuration_in_the_readme_is_accepted() {
         let checked = plan.env("CREDENTIALS_DIRECTORY", directory).run(&["check"]);
         assert!(checked.status.success(), "{}{}\n{block}", checked.stdout, checked.stderr);
     }
+}
+
+#[test]
+fn every_field_named_in_the_readme_can_be_used_in_a_rule() {
+    let mut checked = 0;
+    for span in code_spans() {
+        let is_field = ["Request.", "Response.", "Auth."].iter().any(|start| span.starts_with(start))
+            || ["Type", "Time", "Error"].contains(&span.as_str());
+        if is_field {
+            let tried = run_program(&["match", "--rule", &format!("type({span}) != \"\"")], b"");
+            assert_eq!(tried.status.code(), Some(1), "README.md names {span}: {}", tried.stderr);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 10, "only {checked} fields were found in README.md");
 }
 
 #[test]

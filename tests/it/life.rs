@@ -57,8 +57,8 @@ fn sigterm_ends_in_time_and_says_what_is_left() {
     }
     wait_until("the worker is busy", || sink.count() == 1);
     let ended = daemon.terminate();
-    let report =
-        ended.stderr.lines().find(|line| line.contains("left")).unwrap_or_else(|| panic!("{}", ended.stderr));
+    let report = ended.stderr.lines().find(|line| line.contains("left") || line.contains("dropped"));
+    let report = report.unwrap_or_else(|| panic!("nothing is said about what is left: {}", ended.stderr));
     assert!(
         report.contains('6') || report.contains('7'),
         "how many tasks, with or without the one under way: {report}"
