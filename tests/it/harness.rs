@@ -265,6 +265,16 @@ impl Daemon {
         String::from_utf8_lossy(&std::fs::read(self.path("stderr")).unwrap_or_default()).into_owned()
     }
 
+    /// A number from `/proc/PID/status`, such as `Threads` or `VmRSS` (in KiB).
+    #[track_caller]
+    pub fn process(&self, key: &str) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let number = value.and_then(|v| v.split_whitespace().next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("no number {key} in {status}"))
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&mut self) -> bool {
         if self.ended.is_none() {

@@ -8,6 +8,7 @@
 mod commands;
 mod docs;
 mod harness;
+mod hostile;
 mod life;
 mod log_file;
 mod openbao;

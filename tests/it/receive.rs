@@ -240,44 +240,6 @@ fn tokens_methods_paths_and_sizes_are_answered_by_the_book() {
 }
 
 #[test]
-fn broken_http_is_refused_and_its_connection_closed() {
-    let mut daemon = Daemon::start(&format!("{HTTP_ONLY}{EVERYTHING}"));
-    let endless = format!("POST /v1/audit HTTP/1.1\r\nX: {}", "y".repeat(40_000));
-    let many = format!("POST /v1/audit HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(3_000));
-    let cases: Vec<(&str, &[u8], &[u16])> = vec![
-        ("a length that is no number", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: abc\r\n\r\n{}", &[400]),
-        ("a signed length", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: +2\r\n\r\n{}", &[400]),
-        ("a huge length", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n{}", &[413]),
-        ("a length beyond 64 bits", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n{}", &[400, 413]),
-        ("two lengths", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x", &[400]),
-        ("length and chunks", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", &[400]),
-        ("an unknown transfer coding", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n{}", &[400, 501]),
-        ("a signed chunk size", b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n", &[400]),
-        ("the HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 505]),
-        ("HTTP/2.0 in a request line", b"GET / HTTP/2.0\r\n\r\n", &[400, 505]),
-        ("no HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", &[400]),
-        ("a head without end", endless.as_bytes(), &[431]),
-        ("too many headers", many.as_bytes(), &[431]),
-        ("no host", b"POST /v1/audit HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", &[400]),
-    ];
-    for (what, bytes, allowed) in cases {
-        let mut client = daemon.client();
-        client.send_raw(bytes).expect("sent");
-        let answer = client.read_answer().unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert!(allowed.contains(&answer.status), "{what}: {}", answer.status);
-        assert!(client.is_closed(), "{what}: the connection is closed");
-    }
-    assert!(daemon.is_alive());
-    assert_eq!(daemon.post(&entry("after", "read", "a")), 204);
-    assert_eq!(
-        daemon.lines("everything.log").len(),
-        1,
-        "nothing of the broken requests was taken as a record"
-    );
-    assert_eq!(daemon.sum("records_received_total"), daemon.sum("records_total"));
-}
-
-#[test]
 fn a_record_of_5_mb_passes_by_http_and_by_tcp() {
     let daemon = Daemon::start(&format!("{WITH_TCP}{EVERYTHING}"));
     let big = entry("big", "list", &"k".repeat(5_000_000));
