@@ -76,6 +76,8 @@ pub struct LogFile {
     /// Failed appends that diagnostics have not told of, and the last of them.
     pub(super) failures: AtomicU64,
     pub(super) last_failure: ArcSwapOption<String>,
+    /// The last append failed.
+    failing: AtomicBool,
     pub(super) rotations: Arc<Counter>,
     pub(super) keeper_errors: Arc<Counter>,
     write_errors: Arc<Counter>,
@@ -106,6 +108,7 @@ impl LogFile {
             overruns: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             last_failure: ArcSwapOption::empty(),
+            failing: AtomicBool::new(false),
             rotations: metrics.counter(&metrics::LOG_ROTATIONS, &[&label]),
             keeper_errors: metrics.counter(&metrics::LOG_KEEPER_ERRORS, &[&label]),
             write_errors: metrics.counter(&metrics::LOG_WRITE_ERRORS, &[&label]),
@@ -136,7 +139,16 @@ impl LogFile {
             [one] => self.append_lines(&[line(one)]),
             many => self.append_lines(&many.iter().map(|r| line(r)).collect::<Vec<_>>()),
         };
+        // Written only when it changes: the line is shared by all threads that append.
+        if done.is_err() != self.failing.load(Ordering::Relaxed) {
+            self.failing.store(done.is_err(), Ordering::Relaxed);
+        }
         done.map_err(|e| self.failed(&e))
+    }
+
+    /// Whether the last append succeeded (true before the first one). Does not block.
+    pub fn is_writable(&self) -> bool {
+        !self.failing.load(Ordering::Relaxed)
     }
 
     fn append_lines(&self, mut lines: &[Cow<'_, [u8]>]) -> io::Result<()> {
