@@ -167,15 +167,7 @@ impl LogFile {
 
     fn turn(&self, current: &Guard<Arc<Generation>>, lines: &[Cow<'_, [u8]>]) -> io::Result<Turn> {
         let Some(_pass) = current.gate.enter() else {
-            // Retired generations have been replaced; one in repair comes back.
-            let replaced = !Arc::ptr_eq(&self.current.load(), current);
-            if replaced || !current.gate.in_repair() {
-                return Ok(Turn::Again);
-            }
-            return Err(io::Error::new(
-                io::ErrorKind::WouldBlock,
-                "a write that fell short is being cut out",
-            ));
+            return self.kept_out(current);
         };
         let Some(room) = self.reserve(current, lines) else {
             return Ok(Turn::Again);
@@ -196,6 +188,23 @@ impl LogFile {
         }
         self.make_durable(current, &description)?;
         Ok(Turn::Wrote(lines.len()))
+    }
+
+    /// The generation is closed: another has taken its place, or a torn write is being cut out, or the keeper has ended and has
+    /// closed its spares.
+    fn kept_out(&self, current: &Guard<Arc<Generation>>) -> io::Result<Turn> {
+        if !Arc::ptr_eq(&self.current.load(), current) {
+            return Ok(Turn::Again);
+        }
+        if current.gate.is_retired() {
+            self.open_anew(current)?;
+            return Ok(Turn::Again);
+        }
+        if current.gate.in_repair() {
+            let why = "a write that fell short is being cut out";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
+        }
+        Ok(Turn::Again)
     }
 
     /// Takes room for as many of the lines as belong into this generation; `None`: the generation has been replaced.
@@ -226,14 +235,14 @@ impl LogFile {
 
     /// Puts the next generation in the place of a full one. Without one at hand the full one goes on growing: nobody waits.
     fn rotate(&self, full: &Guard<Arc<Generation>>, lines: &[Cow<'_, [u8]>]) -> Option<Room> {
-        let Some(next) = full.next.get() else {
+        let Some(next) = full.next.load_full() else {
             self.overruns.fetch_add(1, Ordering::Relaxed);
             self.wake_keeper();
             let mut room = Room::all(lines);
             room.start = full.size.fetch_add(room.bytes, Ordering::AcqRel);
             return Some(room);
         };
-        let _ = self.current.compare_and_swap(full, Arc::clone(next));
+        let _ = self.current.compare_and_swap(full, next);
         self.wake_keeper();
         None
     }
@@ -302,10 +311,15 @@ impl LogFile {
         if fs::look_through(&self.names.path())?.is_some_and(|meta| FileId::of(&meta) == gone.id()) {
             return Ok(false);
         }
-        let fresh = open_current(&self.names, self.options, &self.live)?;
-        let _ = self.current.compare_and_swap(gone, Arc::new(fresh));
-        self.wake_keeper();
+        self.open_anew(gone)?;
         Ok(true)
+    }
+
+    fn open_anew(&self, instead_of: &Guard<Arc<Generation>>) -> io::Result<()> {
+        let fresh = open_current(&self.names, self.options, &self.live)?;
+        let _ = self.current.compare_and_swap(instead_of, Arc::new(fresh));
+        self.wake_keeper();
+        Ok(())
     }
 
     /// The place where many appends may later share one sync. After a failed sync the kernel may have dropped the pages, so the
