@@ -138,7 +138,9 @@ impl Pipeline {
     ) -> Verdict {
         self.count_received(source, frames);
         self.evaluate(frames, worker);
-        if !self.write_lines(frames, &worker.hits, &worker.bad) || !self.write_quarantine(source, frames, &worker.bad) {
+        if !self.write_lines(frames, &worker.hits, &worker.bad)
+            || !self.write_quarantine(source, frames, &worker.bad)
+        {
             let n = frames.len() as u64;
             self.outcomes.refused.add(n);
             self.outcomes.refused_write.add(n);
@@ -167,7 +169,13 @@ impl Pipeline {
             }
         };
         self.count_received_one(source, head.len() as u64);
-        let kept = self.quarantine.append(source.label(), reason, "only the first bytes are kept", head, clock::wall());
+        let kept = self.quarantine.append(
+            source.label(),
+            reason,
+            "only the first bytes are kept",
+            head,
+            clock::wall(),
+        );
         if kept.is_ok() {
             self.outcomes.quarantined.inc();
             self.registry.counter(&metrics::RECORDS_QUARANTINED, &[reason]).inc();
@@ -223,7 +231,11 @@ impl Pipeline {
     fn write_lines(&self, frames: &[&[u8]], hits: &[Hit], bad: &[(usize, DecodeError)]) -> bool {
         self.targets.iter().all(|target| {
             if let [frame] = frames {
-                let wanted = if target.takes_all { bad.is_empty() } else { hits.iter().any(|h| target.of_group[h.group]) };
+                let wanted = if target.takes_all {
+                    bad.is_empty()
+                } else {
+                    hits.iter().any(|h| target.of_group[h.group])
+                };
                 return !wanted || target.log.append(&[frame]).is_ok();
             }
             let mut lines: Vec<&[u8]> = Vec::new();
@@ -247,7 +259,9 @@ impl Pipeline {
     fn write_quarantine(&self, source: Source, frames: &[&[u8]], bad: &[(usize, DecodeError)]) -> bool {
         bad.iter().all(|(frame, error)| {
             let detail = error.to_string();
-            self.quarantine.append(source.label(), error.reason(), &detail, frames[*frame], clock::wall()).is_ok()
+            self.quarantine
+                .append(source.label(), error.reason(), &detail, frames[*frame], clock::wall())
+                .is_ok()
         })
     }
 
@@ -277,7 +291,13 @@ impl Pipeline {
         }
     }
 
-    fn submit_tasks(&self, source: Source, frames: &[&[u8]], hits: &[Hit], ticket: &mut dyn FnMut() -> Ticket) {
+    fn submit_tasks(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        hits: &[Hit],
+        ticket: &mut dyn FnMut() -> Ticket,
+    ) {
         let mut accepted_at: Option<SystemTime> = None;
         let mut shared: Option<(usize, Arc<[u8]>)> = None;
         for hit in hits {

@@ -105,6 +105,11 @@ pub fn compile(loaded: &Loaded) -> Result<Compiled, Problems> {
         return Err(problems);
     }
     let mut all = compiled.into_inner().into_iter();
-    let rules = loaded.config.rule_groups.iter().map(|group| all.by_ref().take(group.rules.len()).collect()).collect();
+    let rules = loaded
+        .config
+        .rule_groups
+        .iter()
+        .map(|group| all.by_ref().take(group.rules.len()).collect())
+        .collect();
     Ok(Compiled { decoder: plan.into_inner().build(), rules })
 }

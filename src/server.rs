@@ -10,7 +10,9 @@ use sd_notify::NotifyState;
 
 use crate::clock;
 use crate::config::{self, AuditProtocol, Config, Loaded, Problem, Problems};
-use crate::listener::{self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions};
+use crate::listener::{
+    self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions,
+};
 use crate::log_file::{LogFile, LogFiles, LogKeeper, Quarantine};
 use crate::metrics::{self, Registry};
 use crate::pipeline::Pipeline;
@@ -50,7 +52,8 @@ impl std::error::Error for ServeError {}
 /// # Errors
 /// See [`ServeError`]; after an error nothing of the server is left running.
 pub fn run(loaded: &Loaded) -> Result<(), ServeError> {
-    let signals = Signals::install().map_err(|e| ServeError::Runtime(format!("cannot install signal handlers: {e}")))?;
+    let signals = Signals::install()
+        .map_err(|e| ServeError::Runtime(format!("cannot install signal handlers: {e}")))?;
     let server = Server::start(loaded)?;
     server.announce(&loaded.config);
     server.supervise(&signals);
@@ -73,7 +76,8 @@ impl Server {
     fn start(loaded: &Loaded) -> Result<Server, ServeError> {
         let config = &loaded.config;
         let compiled = rule_group::compile(loaded).map_err(ServeError::Config)?;
-        let sinks = sink::build(&config.rule_groups, &HttpClient::new()).map_err(|e| sink_problems(loaded, e))?;
+        let sinks =
+            sink::build(&config.rule_groups, &HttpClient::new()).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());
         describe_process(&registry);
 
@@ -90,7 +94,8 @@ impl Server {
 
         let tokens = config.listen.http_tokens.clone();
         let record_bytes_max = config.limits.record_bytes_max;
-        let gateway = Arc::new(Gateway::new(pipeline, tokens, record_bytes_max, Arc::clone(&registry), checks));
+        let gateway =
+            Arc::new(Gateway::new(pipeline, tokens, record_bytes_max, Arc::clone(&registry), checks));
         let options = PoolOptions::new(config.limits.clone());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
             .map_err(runtime("cannot start the listener threads"))?;
@@ -110,7 +115,10 @@ impl Server {
             log::warn!("no rule groups: every record goes to standard output");
         }
         let (groups, sinks) = (config.rule_groups.len(), self.side_effects.queues().len());
-        log::info!("vault-audit-filter {} is ready: {groups} rule groups, {sinks} sinks", env!("CARGO_PKG_VERSION"));
+        log::info!(
+            "vault-audit-filter {} is ready: {groups} rule groups, {sinks} sinks",
+            env!("CARGO_PKG_VERSION")
+        );
         notify(&[NotifyState::Ready, NotifyState::Status(&self.status())]);
     }
 
@@ -133,7 +141,9 @@ impl Server {
         log::info!("SIGHUP: reopening log files");
         match self.log_files.reopen() {
             Ok(()) => log::info!("log files are reopened"),
-            Err(errors) => errors.iter().for_each(|e| log::error!("{e}; the file that was open stays in use")),
+            Err(errors) => {
+                errors.iter().for_each(|e| log::error!("{e}; the file that was open stays in use"))
+            }
         }
     }
 
@@ -153,7 +163,10 @@ impl Server {
         let left = self.side_effects.drain(deadline);
         self.log_keeper.stop();
         if drained.in_flight > 0 {
-            log::warn!("{} connections were still within a request or line and were closed", drained.in_flight);
+            log::warn!(
+                "{} connections were still within a request or line and were closed",
+                drained.in_flight
+            );
         }
         if left.dropped > 0 || left.unfinished > 0 {
             log::warn!(
@@ -187,9 +200,10 @@ fn build_groups(
 ) -> Result<Vec<RuleGroup>, ServeError> {
     let mut groups = Vec::with_capacity(config.rule_groups.len());
     for (group, rules) in config.rule_groups.iter().zip(rules) {
-        let log_file = group.log_file.as_ref().map(|file| open_log_file(log_files, file, registry)).transpose()?;
-        let counted = |(i, rule)| {
-            let number = (i + 1_usize).to_string();
+        let log_file =
+            group.log_file.as_ref().map(|file| open_log_file(log_files, file, registry)).transpose()?;
+        let counted = |(i, rule): (usize, Rule)| {
+            let number = (i + 1).to_string();
             GroupRule::new(rule, registry.counter(&metrics::RULE_ERRORS, &[&group.name, &number]))
         };
         groups.push(RuleGroup {
@@ -216,11 +230,19 @@ fn build_pipeline(
     Ok(Arc::new(pipeline))
 }
 
-fn open_log_file(log_files: &LogFiles, file: &config::LogFile, registry: &Registry) -> Result<Arc<LogFile>, ServeError> {
+fn open_log_file(
+    log_files: &LogFiles,
+    file: &config::LogFile,
+    registry: &Registry,
+) -> Result<Arc<LogFile>, ServeError> {
     log_files.open(file, registry).map_err(|e| ServeError::Runtime(e.to_string()))
 }
 
-fn open_quarantine(log_files: &LogFiles, config: &Config, registry: &Registry) -> Result<Quarantine, ServeError> {
+fn open_quarantine(
+    log_files: &LogFiles,
+    config: &Config,
+    registry: &Registry,
+) -> Result<Quarantine, ServeError> {
     let file = config::LogFile::at(config.quarantine_path());
     Ok(Quarantine::new(open_log_file(log_files, &file, registry)?))
 }
@@ -278,14 +300,20 @@ impl Bound {
         let mut bound = Bound { endpoints: Vec::new(), udp: None };
         let mut errors = Vec::new();
         let listen = &config.listen;
-        for (source, address) in [(Source::Admin, &listen.admin_address), (Source::Http, &listen.http_address)] {
+        for (source, address) in
+            [(Source::Admin, &listen.admin_address), (Source::Http, &listen.http_address)]
+        {
             if let Some(address) = address {
                 bound.add(source, listener::bind_tcp(address).map(Listener::Tcp), &mut errors);
             }
         }
         match config.vault.audit_protocol {
             AuditProtocol::Tcp => {
-                bound.add(Source::Tcp, listener::bind_tcp(&config.vault.audit_address).map(Listener::Tcp), &mut errors);
+                bound.add(
+                    Source::Tcp,
+                    listener::bind_tcp(&config.vault.audit_address).map(Listener::Tcp),
+                    &mut errors,
+                );
             }
             AuditProtocol::Udp => match listener::bind_udp(&config.vault.audit_address) {
                 Ok(socket) => bound.udp = Some(socket),
@@ -331,7 +359,12 @@ struct Watchdog {
 impl Watchdog {
     fn new(heartbeats: Vec<Heartbeat>) -> Self {
         let seen = heartbeats.iter().map(Heartbeat::count).collect();
-        Watchdog { interval: sd_notify::watchdog_enabled().map(|w| w / 2), last_fed: clock::now(), heartbeats, seen }
+        Watchdog {
+            interval: sd_notify::watchdog_enabled().map(|w| w / 2),
+            last_fed: clock::now(),
+            heartbeats,
+            seen,
+        }
     }
 
     fn tick(&mut self, status: impl Fn() -> String) {

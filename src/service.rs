@@ -122,11 +122,16 @@ impl Gateway {
 
     fn admin(&self, request: &Request<'_>) -> Response {
         if !matches!(request.method, "GET" | "HEAD") {
-            return Response { header: Some(("Allow", "GET, HEAD")), ..Response::text(405, "method not allowed\n") };
+            return Response {
+                header: Some(("Allow", "GET, HEAD")),
+                ..Response::text(405, "method not allowed\n")
+            };
         }
         match request.path {
             "/livez" => Response::text(200, "ok\n"),
-            "/readyz" | "/healthz" => self.readiness(request.query.split('&').any(|p| p.starts_with("verbose"))),
+            "/readyz" | "/healthz" => {
+                self.readiness(request.query.split('&').any(|p| p.starts_with("verbose")))
+            }
             "/metrics" => Response {
                 status: 200,
                 content_type: Some("text/plain; version=0.0.4; charset=utf-8"),

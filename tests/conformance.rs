@@ -111,10 +111,15 @@ fn agree(want: &Value, got: &Value) -> bool {
                 return want.len() == got.len()
                     && want.iter().zip(&got).all(|((a, x), (b, y))| a == b && agree(x, y));
             }
-            if let (Some(Value::Object(want)), Some(Value::Object(got))) = (want.get("struct"), got.get("struct")) {
-                return want.iter().all(|(name, value)| got.get(name).is_some_and(|other| agree(value, other)));
+            if let (Some(Value::Object(want)), Some(Value::Object(got))) =
+                (want.get("struct"), got.get("struct"))
+            {
+                return want
+                    .iter()
+                    .all(|(name, value)| got.get(name).is_some_and(|other| agree(value, other)));
             }
-            want.len() == got.len() && want.iter().all(|(key, value)| got.get(key).is_some_and(|other| agree(value, other)))
+            want.len() == got.len()
+                && want.iter().all(|(key, value)| got.get(key).is_some_and(|other| agree(value, other)))
         }
         (Value::Array(want), Value::Array(got)) => {
             want.len() == got.len() && want.iter().zip(got).all(|(want, got)| agree(want, got))
@@ -142,8 +147,11 @@ fn regex_agrees(row: &Value) -> bool {
 #[test]
 fn go_answers() {
     let dir = main_dir();
-    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let records: Vec<Value> = serde_json::from_str(&read(&dir.join("records.json"))).expect("records.json is an array");
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let records: Vec<Value> =
+        serde_json::from_str(&read(&dir.join("records.json"))).expect("records.json is an array");
     let records: Vec<String> = records.iter().map(Value::to_string).collect();
     let generic = generic_environment();
     let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)

@@ -60,11 +60,27 @@ pub(crate) enum Kind {
     Logic(LogicOp, Vec<Node>),
     /// The end of a chain of `?.`: nil of any type becomes plain nil here.
     Chain(Box<Node>),
-    Member { base: Box<Node>, property: Box<Node>, optional: bool, method: bool },
-    Slice { base: Box<Node>, from: Option<Box<Node>>, to: Option<Box<Node>> },
-    Call { callee: Box<Node>, args: Vec<Node> },
+    Member {
+        base: Box<Node>,
+        property: Box<Node>,
+        optional: bool,
+        method: bool,
+    },
+    Slice {
+        base: Box<Node>,
+        from: Option<Box<Node>>,
+        to: Option<Box<Node>>,
+    },
+    Call {
+        callee: Box<Node>,
+        args: Vec<Node>,
+    },
     Builtin(Box<BuiltinCall>),
-    Let { name: Box<str>, value: Box<Node>, body: Box<Node> },
+    Let {
+        name: Box<str>,
+        value: Box<Node>,
+        body: Box<Node>,
+    },
     Sequence(Vec<Node>),
     Conditional(Box<[Node; 3]>),
     Array(Vec<Node>),
@@ -202,7 +218,9 @@ impl Kind {
                 visit(left);
                 visit(right);
             }
-            Kind::Logic(_, nodes) | Kind::Sequence(nodes) | Kind::Array(nodes) => nodes.iter().for_each(visit),
+            Kind::Logic(_, nodes) | Kind::Sequence(nodes) | Kind::Array(nodes) => {
+                nodes.iter().for_each(visit)
+            }
             Kind::Member { base, property, .. } => {
                 visit(base);
                 visit(property);
@@ -249,7 +267,9 @@ impl Kind {
                 visit(left);
                 visit(right);
             }
-            Kind::Logic(_, nodes) | Kind::Sequence(nodes) | Kind::Array(nodes) => nodes.iter_mut().for_each(visit),
+            Kind::Logic(_, nodes) | Kind::Sequence(nodes) | Kind::Array(nodes) => {
+                nodes.iter_mut().for_each(visit)
+            }
             Kind::Member { base, property, .. } => {
                 visit(base);
                 visit(property);

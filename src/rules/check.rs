@@ -144,9 +144,14 @@ impl Checker<'_> {
         match op {
             UnaryOp::Not if ty.is_bool() || ty.is_unknown() => Ok(Ty::Bool),
             UnaryOp::Not => {
-                let error = RuleError::new(operand.span.to(at).range(), format!("`not` wants a bool, found {ty}"));
+                let error =
+                    RuleError::new(operand.span.to(at).range(), format!("`not` wants a bool, found {ty}"));
                 let note = matches!(operand.kind, Kind::Str(_) | Kind::Ident(_) | Kind::Member { .. });
-                Err(if note { error.help("`not` binds tighter than `in` and `==`: write `x not in y` or `not (x == y)`") } else { error })
+                Err(if note {
+                    error.help("`not` binds tighter than `in` and `==`: write `x not in y` or `not (x == y)`")
+                } else {
+                    error
+                })
             }
             _ if ty.is_number() => Ok(ty),
             _ if ty.is_unknown() => Ok(ty.member_of_unknown()),
@@ -168,7 +173,10 @@ impl Checker<'_> {
     }
 
     fn not_bool(&self, operand: &Node, ty: &Ty) -> RuleError {
-        let error = RuleError::new(operand.span.range(), format!("a logical operator wants bool on both sides, found {ty}"));
+        let error = RuleError::new(
+            operand.span.range(),
+            format!("a logical operator wants bool on both sides, found {ty}"),
+        );
         match ty {
             Ty::Str => error.help("compare it: `... == \"...\"` or `... != \"\"`"),
             Ty::Int | Ty::Float => error.help("compare it: `... != 0`"),
@@ -202,7 +210,9 @@ impl Checker<'_> {
 
     fn member(&mut self, node: &mut Node) -> Checked {
         let at = node.at;
-        let Kind::Member { base, property, optional, method } = &mut node.kind else { return Ok(Ty::Unknown) };
+        let Kind::Member { base, property, optional, method } = &mut node.kind else {
+            return Ok(Ty::Unknown);
+        };
         let (optional, method) = (*optional, *method);
         if matches!(&base.kind, Kind::Ident(name) if **name == *"$env") {
             return match property.name() {
@@ -232,13 +242,19 @@ impl Checker<'_> {
                 if prop.assignable_to(&map.key()) || prop.is_unknown() {
                     return Ok(map.elem());
                 }
-                Err(RuleError::new(property.span.range(), format!("the key of a map is a string, found {prop}")))
+                Err(RuleError::new(
+                    property.span.range(),
+                    format!("the key of a map is a string, found {prop}"),
+                ))
             }
             Ty::Array(..) if name.is_none() || !method => {
                 if prop.is_integer() || prop.is_unknown() {
                     return Ok(base.ty.elem());
                 }
-                let error = RuleError::new(property.span.range(), format!("an array is indexed by an int, found {prop}"));
+                let error = RuleError::new(
+                    property.span.range(),
+                    format!("an array is indexed by an int, found {prop}"),
+                );
                 Err(match name {
                     Some(name) => error.help(format!("for the field of the elements write `map(..., .{name})` or `any(..., .{name} == ...)`")),
                     None => error,
@@ -274,7 +290,9 @@ impl Checker<'_> {
         let mut path: Vec<String> = Vec::new();
         for wanted in base.iter().copied().chain([name]) {
             let Ty::Struct(def) = &ty else { return error };
-            let Some(found) = nearest(wanted, def.fields.iter().map(|field| &*field.name)) else { return error };
+            let Some(found) = nearest(wanted, def.fields.iter().map(|field| &*field.name)) else {
+                return error;
+            };
             path.push(found.to_owned());
             let Some((_, field)) = def.field(found) else { return error };
             ty = field.ty.clone();
@@ -289,12 +307,18 @@ impl Checker<'_> {
             return Ok(ty.member_of_unknown());
         }
         if !ty.is_str() && !ty.is_array() {
-            return Err(RuleError::new(base.span.range(), format!("only a string or an array can be cut, found {ty}")));
+            return Err(RuleError::new(
+                base.span.range(),
+                format!("only a string or an array can be cut, found {ty}"),
+            ));
         }
         for bound in from.into_iter().chain(to) {
             let index = self.visit(bound)?;
             if !index.is_integer() && !index.is_unknown() {
-                return Err(RuleError::new(bound.span.range(), format!("the bound of a slice is an int, found {index}")));
+                return Err(RuleError::new(
+                    bound.span.range(),
+                    format!("the bound of a slice is an int, found {index}"),
+                ));
             }
         }
         Ok(ty)
@@ -342,7 +366,9 @@ impl Checker<'_> {
             None
         };
         if let Some(taken) = taken {
-            return Err(RuleError::new(at.range(), format!("`{name}` is already {taken}")).help("take another name"));
+            return Err(
+                RuleError::new(at.range(), format!("`{name}` is already {taken}")).help("take another name")
+            );
         }
         let ty = self.visit(value)?;
         self.variables.push((name.into(), ty));
@@ -354,7 +380,10 @@ impl Checker<'_> {
     fn conditional(&mut self, nodes: &mut [Node; 3]) -> Checked {
         let condition = self.visit(&mut nodes[0])?;
         if !condition.is_bool() && !condition.is_unknown() {
-            return Err(RuleError::new(nodes[0].span.range(), format!("a condition is a bool, found {condition}")));
+            return Err(RuleError::new(
+                nodes[0].span.range(),
+                format!("a condition is a bool, found {condition}"),
+            ));
         }
         let then = self.visit(&mut nodes[1])?;
         let otherwise = self.visit(&mut nodes[2])?;
@@ -390,10 +419,12 @@ impl Checker<'_> {
 pub(crate) fn constant_regex(pattern: &[u8], span: Span, limits: &Limits) -> Result<GoRegex, RuleError> {
     let text = String::from_utf8_lossy(pattern);
     if text.len() > limits.regex_bytes_max {
-        let message = format!("the pattern has {} bytes, the limit is {}", text.len(), limits.regex_bytes_max);
+        let message =
+            format!("the pattern has {} bytes, the limit is {}", text.len(), limits.regex_bytes_max);
         return Err(RuleError::new(span.range(), message));
     }
-    GoRegex::new(&text).map_err(|error| RuleError::new(span.range(), format!("bad regular expression: {error}")))
+    GoRegex::new(&text)
+        .map_err(|error| RuleError::new(span.range(), format!("bad regular expression: {error}")))
 }
 
 fn path_names(node: &Node) -> Option<Vec<&str>> {
@@ -417,7 +448,9 @@ fn no_member(ty: &Ty, name: Option<&str>, prop: &Ty, method: bool, at: Span) -> 
     match name {
         Some(name) if method => RuleError::new(at.range(), format!("{ty} has no method `{name}`")),
         Some(name) => RuleError::new(at.range(), format!("{ty} has no field `{name}`")),
-        None if ty.is_str() => RuleError::new(at.range(), "a string has no index").help("cut it with `text[0:1]`"),
+        None if ty.is_str() => {
+            RuleError::new(at.range(), "a string has no index").help("cut it with `text[0:1]`")
+        }
         None => RuleError::new(at.range(), format!("{ty} cannot be indexed by {prop}")),
     }
 }
@@ -430,12 +463,15 @@ fn binary_ty(op: BinaryOp, l: &Ty, r: &Ty) -> Option<Ty> {
     match op {
         Eq | Ne => l.comparable_to(r).then_some(Ty::Bool),
         Lt | Le | Gt | Ge => {
-            let same = matches!((l, r), (Ty::Str, Ty::Str) | (Ty::Time, Ty::Time) | (Ty::Duration, Ty::Duration));
+            let same =
+                matches!((l, r), (Ty::Str, Ty::Str) | (Ty::Time, Ty::Time) | (Ty::Duration, Ty::Duration));
             let fits = numbers || same || maybe(&[Check::Number, Check::Str, Check::Time, Check::Duration]);
             fits.then_some(Ty::Bool)
         }
         Add | Sub | Mul => match (l, r) {
-            _ if numbers => Some(if matches!(l, Ty::Float) || matches!(r, Ty::Float) { Ty::Float } else { Ty::Int }),
+            _ if numbers => {
+                Some(if matches!(l, Ty::Float) || matches!(r, Ty::Float) { Ty::Float } else { Ty::Int })
+            }
             (Ty::Str, Ty::Str) if op == Add => Some(Ty::Str),
             (Ty::Time, Ty::Duration) if op != Mul => Some(Ty::Time),
             (Ty::Duration, Ty::Time) if op == Add => Some(Ty::Time),
@@ -455,7 +491,9 @@ fn binary_ty(op: BinaryOp, l: &Ty, r: &Ty) -> Option<Ty> {
         Rem => (l.is_integer() && r.is_integer() || maybe(&[Check::Integer])).then_some(Ty::Int),
         In => in_ty(l, r),
         Matches => ((l.is_str() || l.is_bytes()) && r.is_str() || maybe(&[Check::Str])).then_some(Ty::Bool),
-        Contains | StartsWith | EndsWith => (l.is_str() && r.is_str() || maybe(&[Check::Str])).then_some(Ty::Bool),
+        Contains | StartsWith | EndsWith => {
+            (l.is_str() && r.is_str() || maybe(&[Check::Str])).then_some(Ty::Bool)
+        }
         Range => (l.is_integer() && r.is_integer() || maybe(&[Check::Integer]))
             .then(|| Ty::Array(Slice::Any, Arc::new(Ty::Int))),
         Coalesce => Some(match (l.is_nil(), r.is_nil()) {
@@ -501,11 +539,15 @@ fn mismatch(op: BinaryOp, left: &Node, right: &Node, at: Span) -> RuleError {
         (Matches | StartsWith | EndsWith, Ty::Array(..), Ty::Str) => {
             error.help(format!("for elements of an array write `any(..., # {text} {})`", literal_text(right)))
         }
-        (Eq | Ne, Ty::Array(..), Ty::Str) => error.help(format!("for an element of an array write `{} in ...`", literal_text(right))),
+        (Eq | Ne, Ty::Array(..), Ty::Str) => {
+            error.help(format!("for an element of an array write `{} in ...`", literal_text(right)))
+        }
         (Eq | Ne | Lt | Le | Gt | Ge, Ty::Int | Ty::Float, Ty::Str) if matches!(right.kind, Kind::Str(_)) => {
             error.help("write the number without quotes")
         }
-        (Eq | Ne, Ty::Bool, Ty::Str) if matches!(right.kind, Kind::Str(_)) => error.help("write `true` or `false` without quotes"),
+        (Eq | Ne, Ty::Bool, Ty::Str) if matches!(right.kind, Kind::Str(_)) => {
+            error.help("write `true` or `false` without quotes")
+        }
         (In, Ty::Str, Ty::Str) => error.help("for a part of a string write `... contains ...`"),
         (Gt | Ge | Lt | Le, Ty::Time, Ty::Str) => error.help("make a time of it: `date(...)`"),
         (Eq | Ne, Ty::Month | Ty::Weekday, Ty::Int) => error.help("make a number of it: `int(...)`"),

@@ -8,13 +8,77 @@ use super::types::{MapTy, Param, Ty, TyKind};
 
 /// All builtin functions.
 pub(crate) const BUILTIN_NAMES: [&str; 71] = [
-    "all", "none", "any", "one", "filter", "map", "find", "findIndex", "findLast", "findLastIndex", "count", "sum",
-    "groupBy", "sortBy", "reduce", "len", "type", "abs", "ceil", "floor", "round", "int", "float", "string", "trim",
-    "trimPrefix", "trimSuffix", "upper", "lower", "split", "splitAfter", "replace", "repeat", "join", "indexOf",
-    "lastIndexOf", "hasPrefix", "hasSuffix", "max", "min", "mean", "median", "toJSON", "fromJSON", "toBase64",
-    "fromBase64", "now", "duration", "date", "timezone", "first", "last", "get", "take", "keys", "values", "toPairs",
-    "fromPairs", "reverse", "uniq", "concat", "flatten", "sort", "bitand", "bitor", "bitxor", "bitnand", "bitshl",
-    "bitshr", "bitushr", "bitnot",
+    "all",
+    "none",
+    "any",
+    "one",
+    "filter",
+    "map",
+    "find",
+    "findIndex",
+    "findLast",
+    "findLastIndex",
+    "count",
+    "sum",
+    "groupBy",
+    "sortBy",
+    "reduce",
+    "len",
+    "type",
+    "abs",
+    "ceil",
+    "floor",
+    "round",
+    "int",
+    "float",
+    "string",
+    "trim",
+    "trimPrefix",
+    "trimSuffix",
+    "upper",
+    "lower",
+    "split",
+    "splitAfter",
+    "replace",
+    "repeat",
+    "join",
+    "indexOf",
+    "lastIndexOf",
+    "hasPrefix",
+    "hasSuffix",
+    "max",
+    "min",
+    "mean",
+    "median",
+    "toJSON",
+    "fromJSON",
+    "toBase64",
+    "fromBase64",
+    "now",
+    "duration",
+    "date",
+    "timezone",
+    "first",
+    "last",
+    "get",
+    "take",
+    "keys",
+    "values",
+    "toPairs",
+    "fromPairs",
+    "reverse",
+    "uniq",
+    "concat",
+    "flatten",
+    "sort",
+    "bitand",
+    "bitor",
+    "bitxor",
+    "bitnand",
+    "bitshl",
+    "bitshr",
+    "bitushr",
+    "bitnot",
 ];
 
 /// What a predicate builtin takes, argument by argument.
@@ -29,8 +93,8 @@ pub(crate) enum Takes {
 /// The arguments of builtins with predicates, `None` for the others.
 pub(crate) fn takes(name: &str) -> Option<&'static [Takes]> {
     Some(match name {
-        "all" | "none" | "any" | "one" | "filter" | "map" | "find" | "findIndex" | "findLast" | "findLastIndex"
-        | "groupBy" => &[Takes::Value, Takes::Predicate],
+        "all" | "none" | "any" | "one" | "filter" | "map" | "find" | "findIndex" | "findLast"
+        | "findLastIndex" | "groupBy" => &[Takes::Value, Takes::Predicate],
         "count" | "sum" => &[Takes::Value, Takes::OptionalPredicate],
         "sortBy" | "reduce" => &[Takes::Value, Takes::Predicate, Takes::OptionalValue],
         _ => return None,
@@ -50,8 +114,15 @@ impl Checker<'_> {
         let name = call.name;
         let collection = self.visit(&mut call.args[0])?;
         if !collection.is_array() && !collection.is_unknown() {
-            let error = RuleError::new(call.args[0].span.range(), format!("`{name}` wants an array, found {collection}"));
-            return Err(if collection.is_str() { error.help("cut it first: `split(..., \"/\")`") } else { error });
+            let error = RuleError::new(
+                call.args[0].span.range(),
+                format!("`{name}` wants an array, found {collection}"),
+            );
+            return Err(if collection.is_str() {
+                error.help("cut it first: `split(..., \"/\")`")
+            } else {
+                error
+            });
         }
         let mut out = Ty::Unknown;
         if let Some(predicate) = call.args.get_mut(1) {
@@ -73,7 +144,10 @@ impl Checker<'_> {
         if let Some(third) = call.args.get_mut(2) {
             let ty = self.visit(third)?;
             if name == "sortBy" && !ty.is_str() && !ty.is_unknown() {
-                let error = RuleError::new(third.span.range(), format!("the order of `sortBy` is a string, found {ty}"));
+                let error = RuleError::new(
+                    third.span.range(),
+                    format!("the order of `sortBy` is a string, found {ty}"),
+                );
                 return Err(error.help("write \"asc\" or \"desc\""));
             }
         }
@@ -104,9 +178,15 @@ impl Checker<'_> {
         match &base {
             ty if ty.is_unknown() => Ok(ty.member_of_unknown()),
             Ty::Array(..) if prop.is_integer() || prop.is_unknown() => Ok(base.elem()),
-            Ty::Array(..) => Err(RuleError::new(args[1].span.range(), format!("an array is indexed by an int, found {prop}"))),
+            Ty::Array(..) => Err(RuleError::new(
+                args[1].span.range(),
+                format!("an array is indexed by an int, found {prop}"),
+            )),
             Ty::Map(map) if prop.assignable_to(&map.key()) || prop.is_unknown() => Ok(map.elem()),
-            Ty::Map(_) => Err(RuleError::new(args[1].span.range(), format!("the key of a map is a string, found {prop}"))),
+            Ty::Map(_) => Err(RuleError::new(
+                args[1].span.range(),
+                format!("the key of a map is a string, found {prop}"),
+            )),
             ty => Err(RuleError::new(at.range(), format!("`get` wants an array or a map, found {ty}"))),
         }
     }
@@ -202,9 +282,10 @@ fn signatures(name: &str) -> Option<(Overloads, Param)> {
         "fromJSON" => (&[&[Str]], Any),
         "duration" => (&[&[Str]], Duration),
         "timezone" => (&[&[Str]], Location),
-        "sort" => {
-            (&[&[Anys, Str], &[Ints, Str], &[Floats, Str], &[Strs, Str], &[Anys], &[Floats], &[Strs], &[Ints]], Anys)
-        }
+        "sort" => (
+            &[&[Anys, Str], &[Ints, Str], &[Floats, Str], &[Strs, Str], &[Anys], &[Floats], &[Strs], &[Ints]],
+            Anys,
+        ),
         "bitand" | "bitor" | "bitxor" | "bitnand" | "bitshl" | "bitshr" | "bitushr" => (&[&[Int, Int]], Int),
         "bitnot" => (&[&[Int]], Int),
         _ => return None,
@@ -230,7 +311,11 @@ fn validate(name: &'static str, args: &[Node], at: Span) -> Checked {
     match name {
         "len" => {
             exactly(1)?;
-            if list(0) || matches!(kind(0), TyKind::Map | TyKind::Str) { Ok(Ty::Int) } else { refuse(0, "a string, an array or a map") }
+            if list(0) || matches!(kind(0), TyKind::Map | TyKind::Str) {
+                Ok(Ty::Int)
+            } else {
+                refuse(0, "a string, an array or a map")
+            }
         }
         "abs" => {
             exactly(1)?;
@@ -243,7 +328,11 @@ fn validate(name: &'static str, args: &[Node], at: Span) -> Checked {
         "int" | "float" => {
             exactly(1)?;
             let result = if name == "int" { Ty::Int } else { Ty::Float };
-            if number(0) || open(0) || kind(0) == TyKind::Str { Ok(result) } else { refuse(0, "a number or a string") }
+            if number(0) || open(0) || kind(0) == TyKind::Str {
+                Ok(result)
+            } else {
+                refuse(0, "a number or a string")
+            }
         }
         "max" | "min" | "mean" | "median" => {
             if types.is_empty() {
@@ -305,7 +394,8 @@ fn validate(name: &'static str, args: &[Node], at: Span) -> Checked {
             _ => Err(count_error(name, "at most 1", types.len(), at)),
         },
         "date" => {
-            let rest = if matches!(types.first(), Some(Ty::Location)) { types.len() - 1 } else { types.len() };
+            let rest =
+                if matches!(types.first(), Some(Ty::Location)) { types.len() - 1 } else { types.len() };
             match rest {
                 _ if types.is_empty() => Err(count_error(name, "1 to 3", 0, at)),
                 0..=3 => Ok(Ty::Time),

@@ -206,7 +206,9 @@ impl Ex {
                 conds.iter().for_each(|cond| cond.reads(visit));
                 last.reads(visit);
             }
-            ExKind::Sign(_, ex) | ExKind::InInts(ex, _) | ExKind::InLiterals(ex, _) | ExKind::Chain(ex) => ex.reads(visit),
+            ExKind::Sign(_, ex) | ExKind::InInts(ex, _) | ExKind::InLiterals(ex, _) | ExKind::Chain(ex) => {
+                ex.reads(visit)
+            }
             ExKind::Binary(_, pair) | ExKind::Coalesce(pair) | ExKind::Let(_, pair) => {
                 pair.iter().for_each(|ex| ex.reads(visit));
             }
@@ -250,14 +252,22 @@ impl Cond {
                 compare.right.reads(visit);
             }
             CondKind::Loop(looped) => looped.collection.reads(visit),
-            CondKind::Const(_) | CondKind::Str(..) | CondKind::Bool(_) | CondKind::Int(..) | CondKind::ListHas(..) => {}
+            CondKind::Const(_)
+            | CondKind::Str(..)
+            | CondKind::Bool(_)
+            | CondKind::Int(..)
+            | CondKind::ListHas(..) => {}
         }
     }
 
     /// Evaluated with fields and constants only: neither arena nor variables are needed.
     pub(crate) fn is_plain(&self) -> bool {
         match &self.kind {
-            CondKind::Const(_) | CondKind::Str(..) | CondKind::Bool(_) | CondKind::Int(..) | CondKind::ListHas(..) => true,
+            CondKind::Const(_)
+            | CondKind::Str(..)
+            | CondKind::Bool(_)
+            | CondKind::Int(..)
+            | CondKind::ListHas(..) => true,
             CondKind::All(conds) | CondKind::AnyOf(conds) => conds.iter().all(Cond::is_plain),
             CondKind::Not(cond) => cond.is_plain(),
             _ => false,

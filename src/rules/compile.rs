@@ -7,7 +7,9 @@ use super::Limits;
 use super::ast::{BinaryOp, BuiltinCall, Kind, Literal, LogicOp, Node, UnaryOp};
 use super::check::constant_regex;
 use super::check_builtins::{BUILTIN_NAMES, takes};
-use super::code::{Body, Compare, Cond, CondKind, Equality, Ex, ExKind, Key, Loop, LoopName, Member, StrSet, StrTest};
+use super::code::{
+    Body, Compare, Cond, CondKind, Equality, Ex, ExKind, Key, Loop, LoopName, Member, StrSet, StrTest,
+};
 use super::env::{EnvKind, Environment, RECORD};
 use super::error::RuleError;
 use super::methods;
@@ -20,7 +22,12 @@ type Lowered<T> = Result<T, RuleError>;
 ///
 /// # Errors
 /// A pattern that only folding made constant, and that is no regular expression.
-pub(crate) fn lower(node: &Node, env: &Environment, plan: &mut FieldPlan, limits: &Limits) -> Lowered<(Ex, usize)> {
+pub(crate) fn lower(
+    node: &Node,
+    env: &Environment,
+    plan: &mut FieldPlan,
+    limits: &Limits,
+) -> Lowered<(Ex, usize)> {
     let mut lowering = Lowering { env, plan, limits, scopes: Vec::new(), variables: 0 };
     let code = lowering.ex(node)?;
     Ok((code, lowering.variables))
@@ -53,14 +60,12 @@ impl Lowering<'_, '_> {
                 keys: base.keys.iter().cloned().chain([field.json.clone()]).collect(),
                 ty: field.ty.clone(),
             }),
-            Ty::Json | Ty::Map(MapTy::StrAny { json: true }) => Some(Path {
-                keys: base.keys.iter().cloned().chain([name.into()]).collect(),
-                ty: Ty::Json,
-            }),
-            Ty::Map(map @ (MapTy::StrStr | MapTy::StrStrs)) => Some(Path {
-                keys: base.keys.iter().cloned().chain([name.into()]).collect(),
-                ty: map.elem(),
-            }),
+            Ty::Json | Ty::Map(MapTy::StrAny { json: true }) => {
+                Some(Path { keys: base.keys.iter().cloned().chain([name.into()]).collect(), ty: Ty::Json })
+            }
+            Ty::Map(map @ (MapTy::StrStr | MapTy::StrStrs)) => {
+                Some(Path { keys: base.keys.iter().cloned().chain([name.into()]).collect(), ty: map.elem() })
+            }
             _ => None,
         };
         match &node.kind {
@@ -78,7 +83,9 @@ impl Lowering<'_, '_> {
                 member(base, name)
             }
             // Without optional members that can be nil on the way, the end of the chain changes nothing.
-            Kind::Chain(inner) => self.path(inner).filter(|path| !matches!(path.ty, Ty::Array(..) | Ty::Map(_))),
+            Kind::Chain(inner) => {
+                self.path(inner).filter(|path| !matches!(path.ty, Ty::Array(..) | Ty::Map(_)))
+            }
             _ => None,
         }
     }
@@ -133,9 +140,17 @@ impl Lowering<'_, '_> {
                 // `??` looks through the end of a chain by itself.
                 ExKind::Coalesce(self.pair(left, right)?)
             }
-            Kind::Binary(op @ (BinaryOp::Range | BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem | BinaryOp::Pow), left, right) => {
-                ExKind::Binary(*op, self.pair(left, right)?)
-            }
+            Kind::Binary(
+                op @ (BinaryOp::Range
+                | BinaryOp::Add
+                | BinaryOp::Sub
+                | BinaryOp::Mul
+                | BinaryOp::Div
+                | BinaryOp::Rem
+                | BinaryOp::Pow),
+                left,
+                right,
+            ) => ExKind::Binary(*op, self.pair(left, right)?),
             Kind::Binary(..) => ExKind::Cond(Box::new(self.cond(node)?)),
             Kind::Chain(inner) => ExKind::Chain(self.boxed(inner)?),
             Kind::Member { base, property, optional, .. } => self.member(base, property, *optional)?,
@@ -196,7 +211,9 @@ impl Lowering<'_, '_> {
     fn logic(&mut self, op: LogicOp, operands: &[Node], node: &Node) -> Lowered<ExKind> {
         let cond = self.cond(node)?;
         // A last operand that is no bool is the result.
-        let (CondKind::All(_) | CondKind::AnyOf(_)) = &cond.kind else { return Ok(ExKind::Cond(Box::new(cond))) };
+        let (CondKind::All(_) | CondKind::AnyOf(_)) = &cond.kind else {
+            return Ok(ExKind::Cond(Box::new(cond)));
+        };
         let unsure = match &cond.kind {
             CondKind::All(conds) | CondKind::AnyOf(conds) => {
                 conds.last().is_some_and(|last| matches!(last.kind, CondKind::Value(_)))
@@ -214,7 +231,8 @@ impl Lowering<'_, '_> {
     fn member(&mut self, base: &Node, property: &Node, optional: bool) -> Lowered<ExKind> {
         let json = matches!(base.ty, Ty::Json | Ty::Map(MapTy::StrAny { json: true }));
         let key = match (&base.ty, property.name()) {
-            (Ty::Struct(def), Some(name)) if methods::find(&base.ty, name).is_none() => match def.field(name) {
+            (Ty::Struct(def), Some(name)) if methods::find(&base.ty, name).is_none() => match def.field(name)
+            {
                 Some((index, _)) => Key::Field(index),
                 None => Key::Name(name.into()),
             },
@@ -227,7 +245,8 @@ impl Lowering<'_, '_> {
 
     fn call(&mut self, callee: &Node, args: &[Node]) -> Lowered<ExKind> {
         let args = self.all(args)?;
-        if let (Kind::Member { base, optional, .. }, Ty::Function(Function::Method(method))) = (&callee.kind, &callee.ty)
+        if let (Kind::Member { base, optional, .. }, Ty::Function(Function::Method(method))) =
+            (&callee.kind, &callee.ty)
             && !optional
         {
             return Ok(ExKind::CallMethod(self.boxed(base)?, *method, args));
@@ -267,7 +286,9 @@ impl Lowering<'_, '_> {
         let collection = self.ex(&call.args[0])?;
         let body = match call.args.get(1) {
             Option::None => Body::Item,
-            Some(node) if matches!(name, Map | Sum | GroupBy | SortBy | Reduce) => Body::Value(self.ex(node)?),
+            Some(node) if matches!(name, Map | Sum | GroupBy | SortBy | Reduce) => {
+                Body::Value(self.ex(node)?)
+            }
             Some(node) => Body::Cond(self.cond(node)?),
         };
         let third = call.args.get(2).map(|node| self.ex(node)).transpose()?;
@@ -286,8 +307,14 @@ impl Lowering<'_, '_> {
             Kind::Logic(LogicOp::And, operands) => CondKind::All(self.conds(operands)?),
             Kind::Logic(LogicOp::Or, operands) => CondKind::AnyOf(self.conds(operands)?),
             Kind::Binary(op, left, right) => match op {
-                BinaryOp::Coalesce | BinaryOp::Range | BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div
-                | BinaryOp::Rem | BinaryOp::Pow => CondKind::Value(self.boxed(node)?),
+                BinaryOp::Coalesce
+                | BinaryOp::Range
+                | BinaryOp::Add
+                | BinaryOp::Sub
+                | BinaryOp::Mul
+                | BinaryOp::Div
+                | BinaryOp::Rem
+                | BinaryOp::Pow => CondKind::Value(self.boxed(node)?),
                 _ => self.comparison(*op, left, right, node)?,
             },
             Kind::Builtin(call) if matches!(call.name, "all" | "none" | "any" | "one") => {

@@ -51,7 +51,9 @@ impl Constant {
             Constant::Str(_) => Ty::Str,
             Constant::Ints(_) => Ty::Array(Slice::Int, Arc::new(Ty::Int)),
             Constant::Struct(def, _) => Ty::Struct(def.clone()),
-            Constant::Structs(def, _) => Ty::Array(Slice::Struct(def.clone()), Arc::new(Ty::Struct(def.clone()))),
+            Constant::Structs(def, _) => {
+                Ty::Array(Slice::Struct(def.clone()), Arc::new(Ty::Struct(def.clone())))
+            }
         }
     }
 }
@@ -92,7 +94,9 @@ impl Environment {
                 Some((_, field)) => Some(field.ty.clone()),
                 None => (name == RECORD).then_some(Ty::Map(MapTy::StrAny { json: true })),
             },
-            EnvKind::Constants(values) => values.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.ty()),
+            EnvKind::Constants(values) => {
+                values.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.ty())
+            }
         }
     }
 
@@ -126,7 +130,11 @@ fn struct_def(schema: &'static StructType, known: &mut Known) -> Arc<StructDef> 
     let fields = schema
         .fields
         .iter()
-        .map(|field| FieldDef { name: field.name.into(), json: field.json.into(), ty: ty_of(field.ty, known) })
+        .map(|field| FieldDef {
+            name: field.name.into(),
+            json: field.json.into(),
+            ty: ty_of(field.ty, known),
+        })
         .collect();
     let name = (!schema.name.is_empty()).then(|| format!("{PACKAGE}.{}", schema.name).into());
     let def = Arc::new(StructDef { name, fields, shown_as: None });
@@ -164,7 +172,8 @@ fn ty_of(ty: Type, known: &mut Known) -> Ty {
 
 fn paths(def: &StructDef, before: &str, name: &str, found: &mut Vec<String>) {
     for field in &def.fields {
-        let path = if before.is_empty() { field.name.to_string() } else { format!("{before}.{}", field.name) };
+        let path =
+            if before.is_empty() { field.name.to_string() } else { format!("{before}.{}", field.name) };
         if field.name.eq_ignore_ascii_case(name) || field.json.eq_ignore_ascii_case(name) {
             found.push(path.clone());
         }

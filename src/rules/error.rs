@@ -230,7 +230,8 @@ fn edit_distance(a: &[char], b: &[char], most: usize) -> Option<usize> {
                 i + j
             } else {
                 let same = usize::from(a[i - 1] != b[j - 1]);
-                let mut best = (table[at - width] + 1).min(table[at - 1] + 1).min(table[at - width - 1] + same);
+                let mut best =
+                    (table[at - width] + 1).min(table[at - 1] + 1).min(table[at - width - 1] + same);
                 if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                     best = best.min(table[at - 2 * width - 2] + 1);
                 }

@@ -39,7 +39,8 @@ pub(crate) struct Scope<'a> {
 
 impl Scope<'_> {
     /// Outside of every predicate.
-    pub(crate) const OUTSIDE: Scope<'static> = Scope { item: Err("there is no element here"), index: 0, acc: Value::Nil };
+    pub(crate) const OUTSIDE: Scope<'static> =
+        Scope { item: Err("there is no element here"), index: 0, acc: Value::Nil };
 }
 
 /// How deep values may be nested when they are compared, written or read: recursion over values follows it.
@@ -55,14 +56,23 @@ impl Drop for Deeper<'_> {
 }
 
 impl<'a> Vm<'a> {
-    pub(crate) fn new(record: &Record<'a>, scratch: &'a EvalScratch, limits: RunLimits, variables: usize) -> Vm<'a> {
+    pub(crate) fn new(
+        record: &Record<'a>,
+        scratch: &'a EvalScratch,
+        limits: RunLimits,
+        variables: usize,
+    ) -> Vm<'a> {
         let bump = &scratch.bump;
         Vm {
             record: *record,
             bump,
             now: scratch.now,
             limits,
-            variables: if variables == 0 { &[] } else { bump.alloc_slice_fill_with(variables, |_| Cell::new(Value::Nil)) },
+            variables: if variables == 0 {
+                &[]
+            } else {
+                bump.alloc_slice_fill_with(variables, |_| Cell::new(Value::Nil))
+            },
             steps: Cell::new(0),
             elements: Cell::new(0),
             bytes: Cell::new(0),
@@ -176,8 +186,12 @@ impl<'a> Vm<'a> {
                 Slot::Absent | Slot::Unreached | Slot::Null => Ok(false),
                 _ => Err(mistyped("true or false", cond)),
             },
-            CondKind::Int(slot, op, wanted) => self.test_int(*slot, *op, *wanted).ok_or_else(|| mistyped("an integer", cond)),
-            CondKind::ListHas(slot, text) => self.test_list(*slot, text).ok_or_else(|| mistyped("an array of strings", cond)),
+            CondKind::Int(slot, op, wanted) => {
+                self.test_int(*slot, *op, *wanted).ok_or_else(|| mistyped("an integer", cond))
+            }
+            CondKind::ListHas(slot, text) => {
+                self.test_list(*slot, text).ok_or_else(|| mistyped("an array of strings", cond))
+            }
             CondKind::Text(..) | CondKind::Compare(_) | CondKind::Loop(_) | CondKind::Value(_) => {
                 self.test_general(cond, scope).map_err(|fault| located(fault, cond.span.range()))
             }
@@ -235,7 +249,9 @@ impl<'a> Vm<'a> {
                 self.step(text.len() / 64)?;
                 Ok(test.hits(text))
             }
-            (Value::Array(Array { items: Items::Bytes(bytes), .. }), StrTest::Matches(_)) => Ok(test.hits(bytes)),
+            (Value::Array(Array { items: Items::Bytes(bytes), .. }), StrTest::Matches(_)) => {
+                Ok(test.hits(bytes))
+            }
             // Nil stands for the zero key of the set.
             (Value::Nil, StrTest::In(set)) => Ok(set.contains(b"")),
             (value, StrTest::Eq(_) | StrTest::In(_)) => value.str().map(|_| false),
@@ -470,7 +486,9 @@ impl<'a> Vm<'a> {
 
     fn constant_of(&self, env: &'a Environment, index: usize) -> Evaluated<'a> {
         match &*env.kind {
-            EnvKind::Constants(values) => values.get(index).map_or(Ok(Value::Nil), |(_, value)| self.constant(value)),
+            EnvKind::Constants(values) => {
+                values.get(index).map_or(Ok(Value::Nil), |(_, value)| self.constant(value))
+            }
             EnvKind::Audit(_) => Ok(Value::Nil),
         }
     }
@@ -548,7 +566,8 @@ impl<'a> Vm<'a> {
                 let index = key.to_int()?;
                 let at = if index < 0 { index.wrapping_add(text.len() as i64) } else { index };
                 let byte = usize::try_from(at).ok().and_then(|at| text.get(at));
-                byte.map(|byte| Value::U8(*byte)).ok_or_else(|| fault(format!("index {index} is out of range")))
+                byte.map(|byte| Value::U8(*byte))
+                    .ok_or_else(|| fault(format!("index {index} is out of range")))
             }
             Value::Map(map) => match self.lookup(map, key)? {
                 Some(value) => Ok(value),
@@ -633,7 +652,10 @@ pub(crate) fn located(mut fault: Fault, span: std::ops::Range<usize>) -> Fault {
 
 #[cold]
 fn mistyped(wanted: &str, cond: &Cond) -> Fault {
-    located(fault_of(EvalErrorKind::MistypedField, format!("the field is not {wanted} in this record")), cond.span.range())
+    located(
+        fault_of(EvalErrorKind::MistypedField, format!("the field is not {wanted} in this record")),
+        cond.span.range(),
+    )
 }
 
 impl StrTest {

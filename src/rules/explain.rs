@@ -50,7 +50,11 @@ impl Explanation {
             Outcome::Failed(message) => serde_json::json!({"error": message}),
             Outcome::Skipped => serde_json::json!({"skipped": true}),
         };
-        let reads: Vec<_> = self.reads.iter().map(|(name, value)| serde_json::json!({"field": name, "value": value})).collect();
+        let reads: Vec<_> = self
+            .reads
+            .iter()
+            .map(|(name, value)| serde_json::json!({"field": name, "value": value}))
+            .collect();
         let parts: Vec<_> = self.parts.iter().map(Explanation::to_json).collect();
         serde_json::json!({
             "text": self.text, "start": self.span.start, "end": self.span.end, "outcome": outcome,
@@ -92,7 +96,14 @@ impl fmt::Display for Explanation {
 
 fn one_line(text: &str) -> String {
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    joined.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<String>() } else { c.to_string() }.chars().collect::<Vec<_>>()).collect()
+    joined
+        .chars()
+        .flat_map(|c| {
+            if c.is_control() { c.escape_default().collect::<String>() } else { c.to_string() }
+                .chars()
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// A value as it stands in an explanation: JSON-like, cut, control characters escaped.
@@ -138,7 +149,13 @@ impl<'a> Explainer<'_, 'a> {
         }
     }
 
-    fn part(&self, span: Range<usize>, outcome: Outcome, reads: Vec<(String, String)>, parts: Vec<Explanation>) -> Explanation {
+    fn part(
+        &self,
+        span: Range<usize>,
+        outcome: Outcome,
+        reads: Vec<(String, String)>,
+        parts: Vec<Explanation>,
+    ) -> Explanation {
         let text = self.source.get(span.clone()).unwrap_or("").to_owned();
         Explanation { span, text, outcome, decided: false, reads, parts }
     }
@@ -189,7 +206,10 @@ impl<'a> Explainer<'_, 'a> {
         };
         let mut reads = Vec::new();
         match &cond.kind {
-            CondKind::Str(slot, _) | CondKind::Bool(slot) | CondKind::Int(slot, ..) | CondKind::ListHas(slot, _) => {
+            CondKind::Str(slot, _)
+            | CondKind::Bool(slot)
+            | CondKind::Int(slot, ..)
+            | CondKind::ListHas(slot, _) => {
                 reads.push((String::from("field"), self.slot(*slot)));
             }
             _ => cond.reads(&mut |ex| self.read(ex, &mut reads)),

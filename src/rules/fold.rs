@@ -177,5 +177,11 @@ fn nested_filter(call: &mut BuiltinCall) -> Option<Kind> {
     let span = first.span.to(second.span);
     let mut both = Node::new(Kind::Logic(LogicOp::And, vec![first, second]), span, span);
     both.ty = Ty::Bool;
-    Some(Kind::Builtin(Box::new(BuiltinCall { name: "filter", args: vec![base, both], throws: false, map: None, threshold: None })))
+    Some(Kind::Builtin(Box::new(BuiltinCall {
+        name: "filter",
+        args: vec![base, both],
+        throws: false,
+        map: None,
+        threshold: None,
+    })))
 }

@@ -42,9 +42,18 @@ enum Part {
     LowerPm,
     ZoneName,
     /// An offset: `Z` for UTC, a colon, minutes, seconds.
-    Offset { z: bool, colon: bool, minutes: bool, seconds: bool },
+    Offset {
+        z: bool,
+        colon: bool,
+        minutes: bool,
+        seconds: bool,
+    },
     /// A fraction of so many digits, trailing zeros kept (`0`) or dropped (`9`).
-    Fraction { separator: u8, digits: usize, keep: bool },
+    Fraction {
+        separator: u8,
+        digits: usize,
+        keep: bool,
+    },
 }
 
 /// Texts of the parts, the longer of two with the same start first.
@@ -248,7 +257,8 @@ fn skip<'t>(mut text: &'t [u8], mut literal: &[u8]) -> Option<&'t [u8]> {
 
 /// One or two digits; exactly two where `fixed`.
 fn number(text: &[u8], fixed: bool) -> Option<(u32, &[u8])> {
-    let digit = |at: usize| text.get(at).filter(|byte| byte.is_ascii_digit()).map(|byte| u32::from(byte - b'0'));
+    let digit =
+        |at: usize| text.get(at).filter(|byte| byte.is_ascii_digit()).map(|byte| u32::from(byte - b'0'));
     match (digit(0)?, digit(1)) {
         (tens, Some(ones)) => Some((tens * 10 + ones, &text[2..])),
         (ones, None) if !fixed => Some((ones, &text[1..])),
@@ -258,7 +268,9 @@ fn number(text: &[u8], fixed: bool) -> Option<(u32, &[u8])> {
 
 fn digits(text: &[u8], count: usize) -> Option<(u32, &[u8])> {
     let part = text.get(..count)?;
-    let value = part.iter().try_fold(0u32, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u32::from(byte - b'0')))?;
+    let value = part
+        .iter()
+        .try_fold(0u32, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u32::from(byte - b'0')))?;
     Some((value, &text[count..]))
 }
 
@@ -310,7 +322,8 @@ fn read<'t>(part: Part, text: &'t [u8], layout: &[u8], found: &mut Found) -> Opt
             let (second, after) = number(text, part == Part::ZeroSecond)?;
             found.second = Some(second).filter(|second| *second < 60)?;
             // A fraction may follow that the layout does not name.
-            let named = next_part(layout).is_some_and(|(start, part, _)| start == 0 && matches!(part, Part::Fraction { .. }));
+            let named = next_part(layout)
+                .is_some_and(|(start, part, _)| start == 0 && matches!(part, Part::Fraction { .. }));
             let (nanos, end) = if named { (0, 0) } else { go_time::parse_fraction(after, 0) };
             found.nanos = if end > 0 { nanos } else { found.nanos };
             rest = &after[end..];
@@ -345,13 +358,22 @@ fn read<'t>(part: Part, text: &'t [u8], layout: &[u8], found: &mut Found) -> Opt
             found.nanos = nanos;
             rest = &text[end..];
         }
-        Part::Offset { z, colon, minutes, seconds } => rest = read_offset(text, z, colon, minutes, seconds, found)?,
+        Part::Offset { z, colon, minutes, seconds } => {
+            rest = read_offset(text, z, colon, minutes, seconds, found)?
+        }
         Part::ZoneName => rest = read_zone_name(text, found)?,
     }
     Some(rest)
 }
 
-fn read_offset<'t>(text: &'t [u8], z: bool, colon: bool, minutes: bool, seconds: bool, found: &mut Found) -> Option<&'t [u8]> {
+fn read_offset<'t>(
+    text: &'t [u8],
+    z: bool,
+    colon: bool,
+    minutes: bool,
+    seconds: bool,
+    found: &mut Found,
+) -> Option<&'t [u8]> {
     if z && let Some(rest) = text.strip_prefix(b"Z") {
         found.utc = true;
         return Some(rest);

@@ -6,7 +6,18 @@ use super::value::{Time, Zone};
 pub(crate) const DAY: i64 = 86_400;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -154,7 +165,13 @@ pub(crate) fn rfc3339(time: &Time<'_>) -> String {
     };
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{}{zone}",
-        civil.year, civil.month, civil.day, civil.hour, civil.minute, civil.second, fraction(time.nanos)
+        civil.year,
+        civil.month,
+        civil.day,
+        civil.hour,
+        civil.minute,
+        civil.second,
+        fraction(time.nanos)
     )
 }
 
@@ -176,7 +193,13 @@ pub(crate) fn time_text(time: &Time<'_>) -> String {
     let name = if name.is_empty() { shown.clone() } else { name };
     format!(
         "{:04}-{:02}-{:02} {:02}:{:02}:{:02}{} {shown} {name}",
-        civil.year, civil.month, civil.day, civil.hour, civil.minute, civil.second, fraction(time.nanos)
+        civil.year,
+        civil.month,
+        civil.day,
+        civil.hour,
+        civil.minute,
+        civil.second,
+        fraction(time.nanos)
     )
 }
 
@@ -185,7 +208,8 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<Time<'static>> {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| -> Option<u32> {
         let part = bytes.get(from..to)?;
-        part.iter().try_fold(0u32, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u32::from(byte - b'0')))
+        part.iter()
+            .try_fold(0u32, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u32::from(byte - b'0')))
     };
     let is = |at: usize, wanted: u8| (bytes.get(at) == Some(&wanted)).then_some(());
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
@@ -209,7 +233,8 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<Time<'static>> {
     if !fits || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let local = days(i64::from(year), i64::from(month), i64::from(day)) * DAY + i64::from(hour * 3600 + minute * 60 + second);
+    let local = days(i64::from(year), i64::from(month), i64::from(day)) * DAY
+        + i64::from(hour * 3600 + minute * 60 + second);
     let zone = if offset == 0 { Zone::Utc } else { Zone::Fixed(offset, None) };
     Some(Time { seconds: local - i64::from(offset), nanos, zone })
 }
@@ -292,7 +317,8 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
             "h" => 3_600_000_000_000,
             _ => return None,
         };
-        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok().filter(|whole| *whole <= 1 << 63)? };
+        let whole: u64 =
+            if whole.is_empty() { 0 } else { whole.parse().ok().filter(|whole| *whole <= 1 << 63)? };
         let mut value = whole.checked_mul(unit).filter(|value| *value <= 1 << 63)?;
         if !part.is_empty() {
             // Go computes the fraction in floating point and cuts it off.

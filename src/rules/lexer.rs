@@ -40,8 +40,8 @@ const WORDS: [&str; 10] =
 
 /// Operators of symbols, longest first; those of two symbols that are no operators of the language are refused by the parser.
 const SYMBOLS: [&str; 32] = [
-    "&&", "&=", "&*", "!&", "!=", "!*", "=&", "==", "=*", "*&", "*=", "**", "<&", "<=", "<*", ">&", ">=", ">*", "&",
-    "!", "=", "*", "<", ">", ",", ";", "%", "+", "-", "^", "||", "|",
+    "&&", "&=", "&*", "!&", "!=", "!*", "=&", "==", "=*", "*&", "*=", "**", "<&", "<=", "<*", ">&", ">=",
+    ">*", "&", "!", "=", "*", "<", ">", ",", ";", "%", "+", "-", "^", "||", "|",
 ];
 
 /// All tokens of a source, the end included.
@@ -193,7 +193,9 @@ impl<'s> Lexer<'s> {
             self.skip_word();
             let next = self.word();
             match WORDS.iter().find(|op| **op == next) {
-                Some(op @ (&"in" | &"matches" | &"contains" | &"startsWith" | &"endsWith")) => self.emit(Token::Op(op)),
+                Some(op @ (&"in" | &"matches" | &"contains" | &"startsWith" | &"endsWith")) => {
+                    self.emit(Token::Op(op))
+                }
                 _ => self.at = self.start,
             }
         } else if let Some(op) = WORDS.iter().find(|op| **op == word) {
@@ -313,7 +315,14 @@ impl<'s> Lexer<'s> {
         error.help("write `\\\\` for a backslash, or put regular expressions into a `raw string`")
     }
 
-    fn code(&mut self, from: usize, radix: u32, digits: usize, byte: bool, out: &mut Vec<u8>) -> Result<(), RuleError> {
+    fn code(
+        &mut self,
+        from: usize,
+        radix: u32,
+        digits: usize,
+        byte: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RuleError> {
         let mut code: u32 = 0;
         for _ in 0..digits {
             match self.peek().and_then(|c| c.to_digit(radix)) {

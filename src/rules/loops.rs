@@ -34,7 +34,9 @@ impl<'a> Collection<'a> {
     fn item(self, index: usize) -> Result<Value<'a>, &'static str> {
         match self {
             Collection::Array(array) => array.items.get(index).ok_or("there is no element here"),
-            Collection::Text(text) => text.get(index).map(|byte| Value::U8(*byte)).ok_or("there is no element here"),
+            Collection::Text(text) => {
+                text.get(index).map(|byte| Value::U8(*byte)).ok_or("there is no element here")
+            }
             Collection::Entries(_) => Err("a map has no elements: take `keys`, `values` or `toPairs` of it"),
         }
     }
@@ -90,10 +92,14 @@ impl<'a> Vm<'a> {
     pub(crate) fn eval_loop(&self, looped: &'a Loop, outer: &Scope<'a>) -> Evaluated<'a> {
         let collection = Collection::of(self.eval(&looped.collection, outer)?)?;
         match looped.name {
-            LoopName::All | LoopName::None | LoopName::Any | LoopName::One => self.test_loop(looped, outer).map(Value::Bool),
+            LoopName::All | LoopName::None | LoopName::Any | LoopName::One => {
+                self.test_loop(looped, outer).map(Value::Bool)
+            }
             LoopName::Filter => self.filter(looped, collection),
             LoopName::Map => self.map_loop(looped, collection),
-            LoopName::Find | LoopName::FindLast | LoopName::FindIndex | LoopName::FindLastIndex => self.find(looped, collection),
+            LoopName::Find | LoopName::FindLast | LoopName::FindIndex | LoopName::FindLastIndex => {
+                self.find(looped, collection)
+            }
             LoopName::Count => self.count(looped, collection),
             LoopName::Sum => self.sum(looped, collection),
             LoopName::GroupBy => self.group_by(looped, collection),
@@ -158,7 +164,11 @@ impl<'a> Vm<'a> {
                 };
             }
         }
-        if looped.throws { Err(fault("no element fits, so there is none at this index")) } else { Ok(Value::Nil) }
+        if looped.throws {
+            Err(fault("no element fits, so there is none at this index"))
+        } else {
+            Ok(Value::Nil)
+        }
     }
 
     fn count(&self, looped: &'a Loop, collection: Collection<'a>) -> Evaluated<'a> {
@@ -184,7 +194,8 @@ impl<'a> Vm<'a> {
     }
 
     fn group_by(&self, looped: &'a Loop, collection: Collection<'a>) -> Evaluated<'a> {
-        let mut groups: bumpalo::collections::Vec<'a, (Value<'a>, Values<'a>)> = bumpalo::collections::Vec::new_in(self.bump);
+        let mut groups: bumpalo::collections::Vec<'a, (Value<'a>, Values<'a>)> =
+            bumpalo::collections::Vec::new_in(self.bump);
         for index in 0..collection.len() {
             let scope = collection.scope(index, Value::Nil);
             let key = self.body(looped, &scope)?;
@@ -239,7 +250,9 @@ impl<'a> Vm<'a> {
     fn reduce(&self, looped: &'a Loop, collection: Collection<'a>, outer: &Scope<'a>) -> Evaluated<'a> {
         let (mut acc, from) = match &looped.third {
             Some(ex) => (self.eval(ex, outer)?, 0),
-            None if collection.len() == 0 => return Err(fault("`reduce` of an empty array needs a start value")),
+            None if collection.len() == 0 => {
+                return Err(fault("`reduce` of an empty array needs a start value"));
+            }
             None => (collection.item(0).map_err(fault)?, 1),
         };
         for index in from..collection.len() {
@@ -253,7 +266,10 @@ impl<'a> Vm<'a> {
         match order.str()? {
             b"asc" => Ok(false),
             b"desc" => Ok(true),
-            other => Err(fault(format!("unknown order {:?}: write \"asc\" or \"desc\"", String::from_utf8_lossy(other)))),
+            other => Err(fault(format!(
+                "unknown order {:?}: write \"asc\" or \"desc\"",
+                String::from_utf8_lossy(other)
+            ))),
         }
     }
 
@@ -297,7 +313,8 @@ impl<'a> Vm<'a> {
         spare.copy_from_slice(items);
         let (mut left, mut right) = (0, middle);
         for item in items.iter_mut() {
-            let take_right = left >= middle || right < spare.len() && self.before(spare[right].0, spare[left].0, desc)?;
+            let take_right =
+                left >= middle || right < spare.len() && self.before(spare[right].0, spare[left].0, desc)?;
             let from = if take_right { &mut right } else { &mut left };
             *item = spare[*from];
             *from += 1;

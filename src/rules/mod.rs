@@ -158,7 +158,12 @@ impl Expr {
     ///
     /// # Errors
     /// As [`Expr::compile`].
-    pub fn compile_in(source: &str, env: &Environment, plan: &mut FieldPlan, limits: &Limits) -> Result<Expr, RuleError> {
+    pub fn compile_in(
+        source: &str,
+        env: &Environment,
+        plan: &mut FieldPlan,
+        limits: &Limits,
+    ) -> Result<Expr, RuleError> {
         let mut node = parser::parse(source, limits)?;
         check::check(&mut node, env, limits)?;
         rewrite::sets(&mut node);
@@ -178,7 +183,12 @@ impl Expr {
     ///
     /// # Errors
     /// A failure at run time; `out` is then unchanged.
-    pub fn render(&self, record: &Record<'_>, scratch: &mut EvalScratch, out: &mut String) -> Result<(), EvalError> {
+    pub fn render(
+        &self,
+        record: &Record<'_>,
+        scratch: &mut EvalScratch,
+        out: &mut String,
+    ) -> Result<(), EvalError> {
         self.run(record, scratch, |vm, value| {
             match value {
                 Value::Nil => {}
@@ -199,7 +209,11 @@ impl Expr {
     ///
     /// # Errors
     /// A failure at run time.
-    pub fn evaluate(&self, record: &Record<'_>, scratch: &mut EvalScratch) -> Result<serde_json::Value, EvalError> {
+    pub fn evaluate(
+        &self,
+        record: &Record<'_>,
+        scratch: &mut EvalScratch,
+    ) -> Result<serde_json::Value, EvalError> {
         self.run(record, scratch, |vm, value| vm.dump(value))
     }
 
@@ -238,7 +252,12 @@ impl Rule {
     ///
     /// # Errors
     /// As [`Rule::compile`].
-    pub fn compile_in(source: &str, env: &Environment, plan: &mut FieldPlan, limits: &Limits) -> Result<Rule, RuleError> {
+    pub fn compile_in(
+        source: &str,
+        env: &Environment,
+        plan: &mut FieldPlan,
+        limits: &Limits,
+    ) -> Result<Rule, RuleError> {
         let expr = Expr::compile_in(source, env, plan, limits)?;
         let plain = matches!(&expr.code.kind, ExKind::Cond(cond) if cond.is_plain());
         Ok(Rule { expr, plain })
@@ -270,7 +289,11 @@ impl Rule {
     ///
     /// # Errors
     /// A failure at run time.
-    pub fn evaluate(&self, record: &Record<'_>, scratch: &mut EvalScratch) -> Result<serde_json::Value, EvalError> {
+    pub fn evaluate(
+        &self,
+        record: &Record<'_>,
+        scratch: &mut EvalScratch,
+    ) -> Result<serde_json::Value, EvalError> {
         self.expr.evaluate(record, scratch)
     }
 

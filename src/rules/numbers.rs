@@ -70,7 +70,8 @@ fn frexp(value: f64) -> (f64, i64) {
     if value == 0.0 || !value.is_finite() {
         return (value, 0);
     }
-    let (value, adjust) = if value.abs() < f64::MIN_POSITIVE { (value * (1u64 << 52) as f64, -52) } else { (value, 0) };
+    let (value, adjust) =
+        if value.abs() < f64::MIN_POSITIVE { (value * (1u64 << 52) as f64, -52) } else { (value, 0) };
     let bits = value.to_bits();
     let exponent = ((bits >> 52) & 0x7ff) as i64 - 1022;
     (f64::from_bits((bits & !(0x7ff << 52)) | (1022 << 52)), exponent + adjust)
@@ -89,7 +90,11 @@ fn ldexp(value: f64, exponent: i64) -> f64 {
 
 /// Go's conversion of a float to int on amd64: what does not fit is the smallest integer.
 pub(crate) fn float_to_int(value: f64) -> i64 {
-    if value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0 { value as i64 } else { i64::MIN }
+    if value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0 {
+        value as i64
+    } else {
+        i64::MIN
+    }
 }
 
 /// Go's `math.Round`: half away from zero.
@@ -174,7 +179,11 @@ fn plain(negative: bool, digits: &str, point: i32) -> String {
     let point = point as usize;
     if digits.len() <= point {
         let zero = digits == "0";
-        return if zero { format!("{sign}0") } else { format!("{sign}{digits}{}", "0".repeat(point - digits.len())) };
+        return if zero {
+            format!("{sign}0")
+        } else {
+            format!("{sign}{digits}{}", "0".repeat(point - digits.len()))
+        };
     }
     format!("{sign}{}.{}", &digits[..point], &digits[point..])
 }
@@ -190,7 +199,10 @@ pub(crate) fn parse_float(text: &str) -> Option<f64> {
     let bytes = lower.as_bytes();
     let digit = |at: Option<&u8>| at.is_some_and(u8::is_ascii_hexdigit);
     let spaced = bytes.iter().enumerate().all(|(at, byte)| {
-        *byte != b'_' || at > 0 && (digit(bytes.get(at - 1)) || bytes.get(at - 1) == Some(&b'x')) && digit(bytes.get(at + 1))
+        *byte != b'_'
+            || at > 0
+                && (digit(bytes.get(at - 1)) || bytes.get(at - 1) == Some(&b'x'))
+                && digit(bytes.get(at + 1))
     });
     if !spaced {
         return None;

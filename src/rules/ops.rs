@@ -164,7 +164,9 @@ impl<'a> Vm<'a> {
             (Add, Value::Time(t), Value::Duration(d)) | (Add, Value::Duration(d), Value::Time(t)) => {
                 Ok(Value::Time(self.bump.alloc(add(t, d))))
             }
-            (Sub, Value::Time(t), Value::Duration(d)) => Ok(Value::Time(self.bump.alloc(add(t, d.wrapping_neg())))),
+            (Sub, Value::Time(t), Value::Duration(d)) => {
+                Ok(Value::Time(self.bump.alloc(add(t, d.wrapping_neg()))))
+            }
             (Sub, Value::Time(a), Value::Time(b)) => Ok(Value::Duration(between(a, b))),
             (Add, Value::Duration(a), Value::Duration(b)) => Ok(Value::Duration(a.wrapping_add(b))),
             (Sub, Value::Duration(a), Value::Duration(b)) => Ok(Value::Duration(a.wrapping_sub(b))),
@@ -232,7 +234,9 @@ impl<'a> Vm<'a> {
             }
             (_, Value::Nil) => Value::Str(b""),
             (_, Value::Str(_)) => key,
-            (_, other) => return Err(fault(format!("the key of a map is a string, found {}", other.type_name()))),
+            (_, other) => {
+                return Err(fault(format!("the key of a map is a string, found {}", other.type_name())));
+            }
         };
         for (known, value) in map.entries {
             let hit = match (known, key) {

@@ -15,9 +15,13 @@ type Parsed = Result<Node, RuleError>;
 /// The first thing that is not of the language, or a limit.
 pub(crate) fn parse(source: &str, limits: &Limits) -> Parsed {
     if source.len() > limits.source_bytes_max {
-        return Err(RuleError::new(0..0, format!("the rule has {} bytes, the limit is {}", source.len(), limits.source_bytes_max)));
+        return Err(RuleError::new(
+            0..0,
+            format!("the rule has {} bytes, the limit is {}", source.len(), limits.source_bytes_max),
+        ));
     }
-    let mut parser = Parser { tokens: lex(source)?, at: 0, predicates: 0, depth: 0, nodes: 0, copies: 0, limits };
+    let mut parser =
+        Parser { tokens: lex(source)?, at: 0, predicates: 0, depth: 0, nodes: 0, copies: 0, limits };
     let node = parser.sequence()?;
     if parser.current() != &Token::Eof {
         return Err(parser.unexpected("an operator or the end of the rule"));
@@ -162,7 +166,10 @@ impl Parser<'_> {
     }
 
     fn too_deep(&self, at: Span) -> RuleError {
-        RuleError::new(at.range(), format!("the rule is nested too deeply: the limit is {} levels", self.limits.depth_max))
+        RuleError::new(
+            at.range(),
+            format!("the rule is nested too deeply: the limit is {} levels", self.limits.depth_max),
+        )
     }
 
     fn copy(&mut self, node: &Node) -> Node {
@@ -216,8 +223,12 @@ impl Parser<'_> {
             let not_at = self.span();
             if negated {
                 self.next();
-                if !matches!(self.current(), Token::Op("in" | "matches" | "contains" | "startsWith" | "endsWith")) {
-                    return Err(self.unexpected("`in`, `matches`, `contains`, `startsWith` or `endsWith` after `not`"));
+                if !matches!(
+                    self.current(),
+                    Token::Op("in" | "matches" | "contains" | "startsWith" | "endsWith")
+                ) {
+                    return Err(self
+                        .unexpected("`in`, `matches`, `contains`, `startsWith` or `endsWith` after `not`"));
                 }
             }
             let Some((level, op)) = infix(self.current()).filter(|(level, _)| *level >= precedence) else {
@@ -225,7 +236,10 @@ impl Parser<'_> {
                 return Ok(left);
             };
             let at = self.span();
-            if previous == Some(Infix::Binary(BinaryOp::Coalesce)) && op != Infix::Binary(BinaryOp::Coalesce) && op != Infix::Pipe {
+            if previous == Some(Infix::Binary(BinaryOp::Coalesce))
+                && op != Infix::Binary(BinaryOp::Coalesce)
+                && op != Infix::Pipe
+            {
                 return Err(self.mixed_coalesce());
             }
             self.next();
@@ -252,7 +266,8 @@ impl Parser<'_> {
 
     fn mixed_coalesce(&self) -> RuleError {
         let op = self.current().describe();
-        self.error(format!("{op} and `??` cannot be mixed without parentheses")).help("write `(a ?? b)` in parentheses")
+        self.error(format!("{op} and `??` cannot be mixed without parentheses"))
+            .help("write `(a ?? b)` in parentheses")
     }
 
     /// Joins two operands; a left operand with the same operator is made longer instead of deeper.
@@ -447,7 +462,11 @@ impl Parser<'_> {
             Token::Bracket('{') => self.map(at)?,
             Token::Op("#" | ".") => {
                 let error = self.unexpected("a value");
-                return Err(if error.help.is_some() { error } else { error.help("`.field` and `#` are known inside a predicate only") });
+                return Err(if error.help.is_some() {
+                    error
+                } else {
+                    error.help("`.field` and `#` are known inside a predicate only")
+                });
             }
             _ => return Err(self.unexpected("a value")),
         };
@@ -478,7 +497,12 @@ impl Parser<'_> {
         self.node(kind, at, span)
     }
 
-    fn predicate_args(&mut self, name: &str, takes: &[Takes], piped: Option<Node>) -> Result<Vec<Node>, RuleError> {
+    fn predicate_args(
+        &mut self,
+        name: &str,
+        takes: &[Takes],
+        piped: Option<Node>,
+    ) -> Result<Vec<Node>, RuleError> {
         self.expect_bracket('(')?;
         let mut args: Vec<Node> = piped.into_iter().collect();
         let from = args.len();
@@ -591,7 +615,11 @@ impl Parser<'_> {
                     self.node(Kind::Str(text), key_at, key_at)?
                 }
                 None if self.is_bracket('(') => self.expression(0)?,
-                None => return Err(self.unexpected("a key: a name, a string, a number or an expression in parentheses")),
+                None => {
+                    return Err(
+                        self.unexpected("a key: a name, a string, a number or an expression in parentheses")
+                    );
+                }
             };
             self.expect(":")?;
             let value = self.expression(0)?;

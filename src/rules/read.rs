@@ -137,7 +137,8 @@ impl<'a> Vm<'a> {
     fn typed_map(&self, ty: MapTy, text: &'a [u8]) -> Evaluated<'a> {
         let _deeper = self.deeper()?;
         self.step(text.len() / 64)?;
-        let mut entries: bumpalo::collections::Vec<'_, (Value<'a>, Value<'a>)> = bumpalo::collections::Vec::new_in(self.bump);
+        let mut entries: bumpalo::collections::Vec<'_, (Value<'a>, Value<'a>)> =
+            bumpalo::collections::Vec::new_in(self.bump);
         for (key, node) in json::members(text) {
             self.take_bytes(2 * size_of::<Value<'_>>())?;
             let key = self.unescaped(key)?.as_bytes();

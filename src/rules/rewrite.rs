@@ -27,7 +27,18 @@ pub(crate) fn sets(node: &mut Node) {
 
 /// The passes after folding, in Go's order.
 pub(crate) fn loops(node: &mut Node) {
-    for pass in [in_range, filter_map, filter_len, filter_ends, combine, sum_range, sum_array, sum_map, count_any, count_threshold] {
+    for pass in [
+        in_range,
+        filter_map,
+        filter_len,
+        filter_ends,
+        combine,
+        sum_range,
+        sum_array,
+        sum_map,
+        count_any,
+        count_threshold,
+    ] {
         walk(node, pass);
     }
 }
@@ -80,7 +91,9 @@ fn in_range(node: &mut Node) {
 /// `map(filter(a, p), m)` is one loop.
 fn filter_map(node: &mut Node) {
     let Some(map) = builtin(node, "map") else { return };
-    if map.args.len() != 2 || map.args[1].any(&|node| matches!(&node.kind, Kind::Pointer(name) if **name == *"index")) {
+    if map.args.len() != 2
+        || map.args[1].any(&|node| matches!(&node.kind, Kind::Pointer(name) if **name == *"index"))
+    {
         return;
     }
     let mut args = std::mem::take(&mut map.args);
@@ -196,7 +209,9 @@ fn same(a: &Node, b: &Node) -> bool {
             Kind::Member { optional, method, .. } => format!("member {optional} {method}"),
             Kind::Slice { from, to, .. } => format!("slice {} {}", from.is_some(), to.is_some()),
             Kind::Call { args, .. } => format!("call {}", args.len()),
-            Kind::Builtin(call) => format!("{} {} {} {:?}", call.name, call.args.len(), call.throws, call.threshold),
+            Kind::Builtin(call) => {
+                format!("{} {} {} {:?}", call.name, call.args.len(), call.throws, call.threshold)
+            }
             Kind::Let { name, .. } => format!("let {name}"),
             Kind::Chain(_) => "chain".into(),
             Kind::Conditional(_) => "if".into(),

@@ -362,8 +362,8 @@ fn signature(name: &'static str) -> &'static str {
         "hasPrefix" | "hasSuffix" => "func(string, string) bool",
         "type" | "string" | "toJSON" => "func(any) string",
         "bitand" | "bitor" | "bitxor" | "bitnand" | "bitshl" | "bitshr" | "bitushr" => "func(int, int) int",
-        "filter" | "map" | "groupBy" | "sortBy" | "reduce" | "replace" | "repeat" | "join" | "fromJSON" | "duration"
-        | "timezone" | "sort" | "bitnot" => name,
+        "filter" | "map" | "groupBy" | "sortBy" | "reduce" | "replace" | "repeat" | "join" | "fromJSON"
+        | "duration" | "timezone" | "sort" | "bitnot" => name,
         _ => "func(...any) (any, error)",
     }
 }

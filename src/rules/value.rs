@@ -120,7 +120,9 @@ impl<'a> Items<'a> {
     pub(crate) fn get(&self, index: usize) -> Option<Value<'a>> {
         match self {
             Items::Values(values) => values.get(index).copied(),
-            Items::Range(first, count) => (index < *count).then(|| Value::Int(first.wrapping_add(index as i64))),
+            Items::Range(first, count) => {
+                (index < *count).then(|| Value::Int(first.wrapping_add(index as i64)))
+            }
             Items::Bytes(bytes) => bytes.get(index).map(|byte| Value::U8(*byte)),
             Items::Strs(strs) => strs.get(index).map(|text| Value::Str(text)),
         }

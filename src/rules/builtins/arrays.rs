@@ -97,7 +97,8 @@ impl<'a> Vm<'a> {
             Value::Month(count) | Value::Weekday(count) => i64::from(count),
             other => return Err(wrong("take", other)),
         };
-        let count = usize::try_from(count).map_err(|_| fault(format!("`take` wants a count of 0 or more, found {count}")))?;
+        let count = usize::try_from(count)
+            .map_err(|_| fault(format!("`take` wants a count of 0 or more, found {count}")))?;
         let items = array.items.slice(0, count.min(array.items.len()));
         Ok(Value::Array(self.bump.alloc(Array { slice: array.slice.clone(), nil: array.nil, items })))
     }
@@ -122,7 +123,10 @@ impl<'a> Vm<'a> {
     }
 
     /// Entries sorted by their string keys; others stay as they are.
-    pub(crate) fn by_key(&self, entries: &[(Value<'a>, Value<'a>)]) -> Result<&'a [(Value<'a>, Value<'a>)], Fault> {
+    pub(crate) fn by_key(
+        &self,
+        entries: &[(Value<'a>, Value<'a>)],
+    ) -> Result<&'a [(Value<'a>, Value<'a>)], Fault> {
         self.take_bytes(size_of_val(entries))?;
         self.step(entries.len())?;
         let sorted = self.bump.alloc_slice_copy(entries);
@@ -136,7 +140,8 @@ impl<'a> Vm<'a> {
     }
 
     fn from_pairs(&self, array: &'a Array<'a>) -> Evaluated<'a> {
-        let mut entries: bumpalo::collections::Vec<'a, (Value<'a>, Value<'a>)> = bumpalo::collections::Vec::new_in(self.bump);
+        let mut entries: bumpalo::collections::Vec<'a, (Value<'a>, Value<'a>)> =
+            bumpalo::collections::Vec::new_in(self.bump);
         for pair in array.items.iter() {
             let Value::Array(pair) = pair else { return Err(wrong("fromPairs", pair)) };
             let (Some(key), Some(value), 2) = (pair.items.get(0), pair.items.get(1), pair.items.len()) else {
@@ -244,7 +249,9 @@ impl<'a> Vm<'a> {
                     }
                 }
                 value if value.number().is_some() => self.better(name, &mut best, *value)?,
-                Value::Duration(_) | Value::Month(_) | Value::Weekday(_) => self.better(name, &mut best, *arg)?,
+                Value::Duration(_) | Value::Month(_) | Value::Weekday(_) => {
+                    self.better(name, &mut best, *arg)?
+                }
                 // As Go: a single argument that is no number is handed back.
                 other if args.len() == 1 => return Ok(*other),
                 other => return Err(wrong(name, *other)),
@@ -284,15 +291,26 @@ impl<'a> Vm<'a> {
             (a, b) => b.cmp(&a),
         });
         let middle = numbers.len() / 2;
-        Ok(Value::Float(match (numbers.len() % 2, middle.checked_sub(1).and_then(|at| numbers.get(at)), numbers.get(middle)) {
-            (1, _, Some(value)) => *value,
-            (0, Some(low), Some(high)) => (low + high) / 2.0,
-            _ => 0.0,
-        }))
+        Ok(Value::Float(
+            match (
+                numbers.len() % 2,
+                middle.checked_sub(1).and_then(|at| numbers.get(at)),
+                numbers.get(middle),
+            ) {
+                (1, _, Some(value)) => *value,
+                (0, Some(low), Some(high)) => (low + high) / 2.0,
+                _ => 0.0,
+            },
+        ))
     }
 
     /// All numbers of the arguments, in order.
-    fn numbers(&self, name: &str, args: &[Value<'a>], out: &mut bumpalo::collections::Vec<'a, f64>) -> Result<(), Fault> {
+    fn numbers(
+        &self,
+        name: &str,
+        args: &[Value<'a>],
+        out: &mut bumpalo::collections::Vec<'a, f64>,
+    ) -> Result<(), Fault> {
         let _deeper = self.deeper()?;
         for arg in args {
             self.step(1)?;

@@ -33,7 +33,9 @@ impl<'a> Vm<'a> {
             Value::Nil => out.extend_from_slice(b"null"),
             Value::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
             Value::Int(value) | Value::Duration(value) => out.extend_from_slice(value.to_string().as_bytes()),
-            Value::U8(value) | Value::Month(value) | Value::Weekday(value) => out.extend_from_slice(value.to_string().as_bytes()),
+            Value::U8(value) | Value::Month(value) | Value::Weekday(value) => {
+                out.extend_from_slice(value.to_string().as_bytes())
+            }
             Value::Float(value) => match numbers::format_json(value) {
                 Some(text) => out.extend_from_slice(text.as_bytes()),
                 None => return Err(fault("JSON has no infinite numbers and no NaN")),
@@ -41,7 +43,8 @@ impl<'a> Vm<'a> {
             Value::Str(text) => write_string(text, out),
             Value::Array(array) if array.nil => out.extend_from_slice(b"null"),
             Value::Array(array) if matches!(array.slice, Slice::Bytes) => {
-                let bytes: Vec<u8> = array.items.iter().filter_map(|item| item.int().ok()).map(|byte| byte as u8).collect();
+                let bytes: Vec<u8> =
+                    array.items.iter().filter_map(|item| item.int().ok()).map(|byte| byte as u8).collect();
                 out.push(b'"');
                 out.extend_from_slice(&encode_base64(&bytes));
                 out.push(b'"');

@@ -27,8 +27,10 @@ impl<'a> Vm<'a> {
             "int" => self.to_integer(only),
             "float" => self.to_float_number(only),
             "string" => self.shown(only),
-            "trim" | "trimPrefix" | "trimSuffix" | "upper" | "lower" | "split" | "splitAfter" | "replace" | "repeat"
-            | "join" | "indexOf" | "lastIndexOf" | "hasPrefix" | "hasSuffix" => self.string_builtin(name, args),
+            "trim" | "trimPrefix" | "trimSuffix" | "upper" | "lower" | "split" | "splitAfter" | "replace"
+            | "repeat" | "join" | "indexOf" | "lastIndexOf" | "hasPrefix" | "hasSuffix" => {
+                self.string_builtin(name, args)
+            }
             "max" | "min" => self.extreme(name, args),
             "mean" => self.mean(args),
             "median" => self.median(args),
@@ -37,7 +39,9 @@ impl<'a> Vm<'a> {
             "toBase64" => self.to_base64(arg(0)),
             "fromBase64" => self.from_base64(arg(0)),
             "now" | "duration" | "date" | "timezone" => self.time_builtin(name, args),
-            "bitand" | "bitor" | "bitxor" | "bitnand" | "bitshl" | "bitshr" | "bitushr" => bits(name, arg(0).int()?, arg(1).int()?),
+            "bitand" | "bitor" | "bitxor" | "bitnand" | "bitshl" | "bitshr" | "bitushr" => {
+                bits(name, arg(0).int()?, arg(1).int()?)
+            }
             "bitnot" => Ok(Value::Int(!arg(0).int()?)),
             _ => self.array_builtin(name, args),
         }

@@ -88,11 +88,17 @@ impl<'a> Vm<'a> {
             Value::Float(value) => json!({"float": numbers::format_g(value)}),
             Value::Str(text) => json!({"str": replaced(text)}),
             Value::Array(array) if matches!(array.slice, Slice::Bytes) => {
-                let hex: String = array.items.iter().filter_map(|item| item.int().ok()).map(|byte| format!("{byte:02x}")).collect();
+                let hex: String = array
+                    .items
+                    .iter()
+                    .filter_map(|item| item.int().ok())
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
                 json!({"bytes": hex})
             }
             Value::Array(array) => {
-                let items: Result<Vec<_>, Fault> = array.items.iter().take(DUMPED_MAX).map(|item| self.dump(item)).collect();
+                let items: Result<Vec<_>, Fault> =
+                    array.items.iter().take(DUMPED_MAX).map(|item| self.dump(item)).collect();
                 json!({"arr": items?})
             }
             Value::Map(map) => {

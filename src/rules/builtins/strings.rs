@@ -54,7 +54,9 @@ fn upper(c: char) -> char {
         (Some(only), None) => only,
         // The Greek letters with iota subscript have simple capitals besides their full ones.
         _ => match c as u32 {
-            code @ (0x1f80..=0x1f87 | 0x1f90..=0x1f97 | 0x1fa0..=0x1fa7) => char::from_u32(code + 8).unwrap_or(c),
+            code @ (0x1f80..=0x1f87 | 0x1f90..=0x1f97 | 0x1fa0..=0x1fa7) => {
+                char::from_u32(code + 8).unwrap_or(c)
+            }
             0x1fb3 => '\u{1fbc}',
             0x1fc3 => '\u{1fcc}',
             0x1ff3 => '\u{1ffc}',
@@ -100,7 +102,9 @@ impl<'a> Vm<'a> {
             }
             "upper" => return self.mapped_text(text, upper),
             "lower" => return self.mapped_text(text, lower),
-            "split" | "splitAfter" => return self.split(text, wanted()?, name == "splitAfter", args.get(2).copied()),
+            "split" | "splitAfter" => {
+                return self.split(text, wanted()?, name == "splitAfter", args.get(2).copied());
+            }
             "replace" => return self.replace(text, wanted()?, args),
             "repeat" => return self.repeat(text, second.unwrap_or(Value::Nil).to_int()?),
             "indexOf" => Value::Int(find(text, wanted()?).map_or(-1, |at| at as i64)),
@@ -182,7 +186,8 @@ impl<'a> Vm<'a> {
     }
 
     fn repeat(&self, text: &[u8], times: i64) -> Evaluated<'a> {
-        let times = usize::try_from(times).map_err(|_| fault(format!("`repeat` wants a count of 0 or more, found {times}")))?;
+        let times = usize::try_from(times)
+            .map_err(|_| fault(format!("`repeat` wants a count of 0 or more, found {times}")))?;
         let length = text.len().saturating_mul(times);
         // As Go: the count and the bytes both count against the budget of elements.
         self.grow(if times > 1_000_000 { usize::MAX } else { length })?;

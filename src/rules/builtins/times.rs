@@ -35,7 +35,9 @@ impl<'a> Vm<'a> {
             "duration" => {
                 let text = text_of(args.first().copied())?;
                 let parsed = go_time::parse_duration(&text);
-                parsed.map(Value::Duration).ok_or_else(|| fault(format!("{text:?} is not a duration such as \"1h30m\"")))
+                parsed
+                    .map(Value::Duration)
+                    .ok_or_else(|| fault(format!("{text:?} is not a duration such as \"1h30m\"")))
             }
             "timezone" => {
                 let zone = zone(&text_of(args.first().copied())?)?;
@@ -86,7 +88,8 @@ impl<'a> Vm<'a> {
 
     pub(crate) fn call_method(&self, base: Value<'a>, method: Method, args: &[Value<'a>]) -> Evaluated<'a> {
         if args.len() != method.params.len() {
-            let message = format!("`{}` takes {} arguments, found {}", method.name, method.params.len(), args.len());
+            let message =
+                format!("`{}` takes {} arguments, found {}", method.name, method.params.len(), args.len());
             return Err(fault(message));
         }
         match base {
@@ -126,8 +129,12 @@ impl<'a> Vm<'a> {
             "Weekday" => Ok(Value::Weekday(parts.weekday as u8)),
             "ISOWeek" => int(go_time::iso_year(time)),
             "Unix" => int(time.seconds),
-            "UnixMilli" => int(time.seconds.wrapping_mul(1_000).wrapping_add(i64::from(time.nanos / 1_000_000))),
-            "UnixMicro" => int(time.seconds.wrapping_mul(1_000_000).wrapping_add(i64::from(time.nanos / 1_000))),
+            "UnixMilli" => {
+                int(time.seconds.wrapping_mul(1_000).wrapping_add(i64::from(time.nanos / 1_000_000)))
+            }
+            "UnixMicro" => {
+                int(time.seconds.wrapping_mul(1_000_000).wrapping_add(i64::from(time.nanos / 1_000)))
+            }
             "UnixNano" => int(time.seconds.wrapping_mul(SECOND).wrapping_add(i64::from(time.nanos))),
             "Format" => {
                 let layout = arg(0).str()?;
@@ -139,8 +146,13 @@ impl<'a> Vm<'a> {
             "Sub" => Ok(Value::Duration(between(time, other()?))),
             "AddDate" => {
                 let clamp = |value: i64| value.clamp(-1_000_000, 1_000_000);
-                let (years, months, days) = (clamp(arg(0).int()?), clamp(arg(1).int()?), clamp(arg(2).int()?));
-                let day = go_time::days(parts.year + years, i64::from(parts.month) + months, i64::from(parts.day) + days);
+                let (years, months, days) =
+                    (clamp(arg(0).int()?), clamp(arg(1).int()?), clamp(arg(2).int()?));
+                let day = go_time::days(
+                    parts.year + years,
+                    i64::from(parts.month) + months,
+                    i64::from(parts.day) + days,
+                );
                 let local = day * DAY + i64::from(parts.hour * 3600 + parts.minute * 60 + parts.second);
                 Ok(self.time(Time { seconds: time.zone.instant(local), ..*time }))
             }
@@ -215,7 +227,8 @@ fn cut<'a>(time: &Time<'a>, step: i64, nearest: bool) -> Time<'a> {
     if step <= 0 {
         return *time;
     }
-    let since = (i128::from(time.seconds) - i128::from(ZERO_TIME_SECONDS)) * i128::from(SECOND) + i128::from(time.nanos);
+    let since = (i128::from(time.seconds) - i128::from(ZERO_TIME_SECONDS)) * i128::from(SECOND)
+        + i128::from(time.nanos);
     let rest = since.rem_euclid(i128::from(step)) as i64;
     if nearest && rest >= step - rest { add(time, step - rest) } else { add(time, -rest) }
 }
