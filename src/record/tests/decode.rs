@@ -79,10 +79,13 @@ fn keys_match_exactly_once_unescaped() {
     assert_eq!(slot(&format!(r#"{{"{long}":1,"{long}k":2}}"#), &long), Owned::Number("1".into()));
     for length in 1..40 {
         let key: String = ('a'..='z').cycle().take(length).collect();
-        let other = format!("{}_", &key[..length - 1]);
-        let frame = format!(r#"{{"{other}":0,"{key}":1,"{key}x":2}}"#);
-        assert_eq!(slot(&frame, &key), Owned::Number("1".into()), "{key}");
-        assert_eq!(slot(&frame, &other), Owned::Number("0".into()), "{other}");
+        for differs in 0..length {
+            let other = format!("{}_{}", &key[..differs], &key[differs + 1..]);
+            let frame = format!(r#"{{"{other}":0,"{key}":1,"{key}x":2}}"#);
+            let want = [Owned::Number("1".into()), Owned::Number("0".into())];
+            assert_eq!(slots(frame.as_bytes(), &[&key, &other]).unwrap(), want, "{frame}");
+            assert_eq!(slot(&frame, &key), want[0], "{frame}");
+        }
     }
 }
 
@@ -196,6 +199,7 @@ fn a_frame_that_is_no_record_gets_its_reason() {
         let error = error(frame);
         assert_eq!((error.reason(), error.to_string().as_str()), (*reason, *text), "{frame:?}");
     }
+    assert_eq!(error("[".repeat(1_000_000)).reason(), "not_object");
     assert_eq!(error("hunter2"), DecodeError::NotObject { looks_like: LooksLike::Unknown });
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::record::json::{self, Node, RawStr};
+use crate::record::json::{self, Node, RawStr, Token};
 
 /// Reads a whole value with the lazy reader.
 fn value(node: Node<'_>) -> Value {
@@ -17,11 +17,51 @@ fn value(node: Node<'_>) -> Value {
     }
 }
 
+/// Builds a value from its pieces.
+fn rebuild(text: &[u8]) -> Value {
+    let mut open: Vec<(Option<String>, Value)> = Vec::new();
+    let mut key = None;
+    for token in json::tokens(text) {
+        let value = match token {
+            Token::Key(text) => {
+                key = Some(text.to_cow().into_owned());
+                continue;
+            }
+            Token::ArrayStart | Token::ObjectStart => {
+                let empty = if token == Token::ArrayStart {
+                    Value::from(Vec::<Value>::new())
+                } else {
+                    serde_json::json!({})
+                };
+                open.push((key.take(), empty));
+                continue;
+            }
+            Token::ArrayEnd | Token::ObjectEnd => {
+                let (outer_key, value) = open.pop().unwrap();
+                assert_eq!(value.is_array(), token == Token::ArrayEnd);
+                key = outer_key;
+                value
+            }
+            Token::Scalar(node) => value(node),
+        };
+        match open.last_mut() {
+            Some((_, Value::Array(values))) => values.push(value),
+            Some((_, Value::Object(members))) => _ = members.insert(key.take().unwrap(), value),
+            _ => return value,
+        }
+    }
+    panic!("no value");
+}
+
 #[test]
 fn real_records_read_as_serde_json_reads_them() {
     for text in super::records() {
         let want: Value = serde_json::from_str(text).unwrap();
         assert_eq!(value(json::node(text.as_bytes())), want, "{text}");
+        assert_eq!(rebuild(text.as_bytes()), want, "{text}");
+        let spaced = serde_json::to_string_pretty(&want).unwrap();
+        assert_eq!(value(json::node(spaced.as_bytes())), want, "{spaced}");
+        assert_eq!(rebuild(spaced.as_bytes()), want, "{spaced}");
     }
 }
 
@@ -78,6 +118,8 @@ fn reading_stops_where_the_text_is_not_json() {
     assert_eq!(json::members(b"[1]").count(), 0, "an array has no members");
     let deep = "[".repeat(1_000_000);
     assert_eq!(json::node(deep.as_bytes()), Node::Array(deep.as_bytes()));
+    assert_eq!(json::tokens(deep.as_bytes()).count(), deep.len());
+    assert_eq!(json::tokens(b"[1,x,2]").count(), 2, "stops at what is no value");
 }
 
 #[test]
@@ -131,6 +173,7 @@ proptest! {
         read(json::node(&bytes), 0);
         prop_assert!(json::elements(&bytes).count() <= bytes.len());
         prop_assert!(json::members(&bytes).count() <= bytes.len());
+        prop_assert!(json::tokens(&bytes).count() <= bytes.len());
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn write(value: &Value, dice: &mut impl Iterator<Item = u8>, out: &mut String) {
             out.push('{');
             let mut first = true;
             for (key, value) in members {
-                let repeats = if dice.next().unwrap_or(0) % 8 == 0 { 2 } else { 1 };
+                let repeats = if dice.next().is_some_and(|byte| byte < 32) { 2 } else { 1 };
                 for repeat in 0..repeats {
                     out.push_str(if first { "" } else { "," });
                     first = false;
@@ -165,7 +165,7 @@ fn write(value: &Value, dice: &mut impl Iterator<Item = u8>, out: &mut String) {
 }
 
 fn write_string(text: &str, dice: &mut impl Iterator<Item = u8>, out: &mut String) {
-    if dice.next().unwrap_or(0) % 4 > 0 {
+    if dice.next().is_none_or(|byte| byte < 192) {
         return out.push_str(&serde_json::to_string(text).unwrap());
     }
     out.push('"');
@@ -194,6 +194,37 @@ fn damage() -> impl Strategy<Value = (prop::sample::Index, usize, Vec<u8>)> {
         .prop_map(|text| text.as_bytes().to_vec()),
     ];
     (any::<prop::sample::Index>(), 0_usize..4, bytes)
+}
+
+#[test]
+fn strings_end_where_they_do_wherever_they_lie() {
+    let strings = [
+        "",
+        "a",
+        "plain text",
+        r"\n",
+        r#"\""#,
+        r"\\",
+        r#"a\\\"b"#,
+        r"\u00e9 and more than a few bytes behind it",
+        "é😀",
+    ];
+    let faults = ["\\", "\\x", "\t", "\u{1f}", "\"", "\\u12", "\\ud8"];
+    let long = "x".repeat(130);
+    for text in strings.iter().chain(&[long.as_str()]).chain(&faults) {
+        for padding in 0..70 {
+            for follow in [0, 1, 60] {
+                let (padding, follow) = (" ".repeat(padding), "y".repeat(follow));
+                let frame = format!(
+                    r#"{{"request":{{{padding}"path":"{text}","operation":"{follow}"}},"t\u0079pe":"z"}}"#
+                );
+                assert_eq!(agrees(frame.as_bytes()), !faults.contains(text), "{frame}");
+                let frame =
+                    format!(r#"{{{padding}"{text}":"{text}{follow}{text}","type":"{text}"{padding}}}"#);
+                assert_eq!(agrees(frame.as_bytes()), !faults.contains(text), "{frame}");
+            }
+        }
+    }
 }
 
 proptest! {
