@@ -94,6 +94,19 @@ fn check_says_what_is_wrong_and_what_is_odd() {
 }
 
 #[test]
+fn rules_that_do_not_compile_are_told_with_all_the_rest() {
+    let wrong = at("tests/data/config/wrong/rules_and_more.yaml");
+    for (command, code) in [("check", 1), ("serve", 2), ("match", 2)] {
+        let outcome = run_in(&[command, "--config", &wrong], &[]);
+        assert_eq!((outcome.code, outcome.out.as_str()), (code, ""), "{command}");
+        let caret = "\n    1 | Request.Operaton == \"delete\"\n      |         ^^^^^^^^\n";
+        assert!(outcome.err.contains(caret), "{command}: {}", outcome.err);
+        assert!(outcome.err.contains("Request.Operation"), "{command}: {}", outcome.err);
+        assert!(outcome.err.ends_with("3 problems in the configuration\n"), "{command}: {}", outcome.err);
+    }
+}
+
+#[test]
 fn flags_are_keys_of_the_configuration() {
     let quickstart = at("config/quickstart.yaml");
     for flag in ["--vault.address", "--vault.audit_address", "--vault.audit_protocol"] {
