@@ -435,7 +435,9 @@ fn setup_shows_the_stanza_where_openbao_refuses_and_openbao_takes_it() {
     // The other form and the other device, with a description that needs escaping.
     let description = "a \"quoted\" \\ ${name}";
     let arguments = ["setup", "--print", "json", "--skip-test", "--vault.audit_description", description];
-    for arguments in [&arguments[..], &[&arguments[..2], &arguments[3..]].concat()] {
+    let hcl = [&arguments[..2], &arguments[3..]].concat();
+    let bare = [&arguments[..5], &[""]].concat();
+    for (arguments, description) in [(&arguments[..], description), (&hcl, description), (&bare, "")] {
         let printed = run(arguments, &[]).out;
         let scratch = Scratch::new("bao-prints");
         // Nobody listens: without a device that works OpenBao would do nothing at all.

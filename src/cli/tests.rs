@@ -120,6 +120,37 @@ fn flags_are_keys_of_the_configuration() {
     assert_eq!(run_in(&arguments, &[]).code, 0, "before the command as well as after it");
 }
 
+/// A standard output that takes nothing.
+struct Broken(io::ErrorKind);
+
+impl io::Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn output_that_nobody_takes() {
+    for (kind, code) in [(io::ErrorKind::BrokenPipe, 0), (io::ErrorKind::StorageFull, 1)] {
+        let mut err = Vec::new();
+        let mut io = Io {
+            input: Box::new(io::empty()),
+            out: Box::new(Broken(kind)),
+            err: Box::new(&mut err),
+            err_is_terminal: false,
+            out_is_terminal: false,
+        };
+        let words = ["vault-audit-filter", "completions", "bash"].map(OsString::from);
+        assert_eq!(run(words, Environment::default(), &mut io), code);
+        drop(io);
+        assert_eq!(err.is_empty(), code == 0);
+    }
+}
+
 #[test]
 fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
