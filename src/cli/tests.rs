@@ -193,12 +193,14 @@ fn the_stanza_needs_no_server() {
         &["setup", "--print", "hcl", "--skip-test", "--uri", "https://x.example/v1/audit/bao"],
         &tokens,
     );
-    assert!(outcome.out.contains("[\\\"env://VAULT_AUDIT_FILTER_AUTHORIZATION\\\"]"), "{}", outcome.out);
+    assert!(outcome.out.contains("[\\\"env://AUDIT_AUTHORIZATION\\\"]"), "{}", outcome.out);
     assert!(
         outcome.out.contains("skip_test = \"true\"") && !outcome.out.contains("description"),
         "{}",
         outcome.out
     );
+    assert!(outcome.err.contains("AUDIT_AUTHORIZATION=\"Bearer TOKEN\""), "{}", outcome.err);
+    assert!(outcome.out.contains("\n# The server reads AUDIT_AUTHORIZATION"), "{}", outcome.out);
     assert!(!outcome.out.contains("SeCrEtVaLuE"));
 }
 
