@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{FAILED, Io, OK, WRONG, say_problems, say_warnings, stanza};
+use super::{FAILED, Io, WRONG, say_problems, say_warnings, stanza};
 use crate::config::{self, AuditProtocol, Config, Environment, Overrides, read_bounded};
 use crate::secret::Secret;
 use crate::vault::{Client, Device, Login, Options, VaultError};
