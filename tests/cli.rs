@@ -169,6 +169,78 @@ fn help_version_completions_and_wrong_arguments() {
     }
 }
 
+#[test]
+fn match_is_like_grep() {
+    let scratch = Scratch::new("match");
+    let (a, b) = (
+        r#"{"type":"request","request":{"operation":"delete","path":"secret/a"}}"#,
+        r#"{ "type": "response", "request": {"operation":"read","path":"secret/b"}}"#,
+    );
+    let log = scratch.file("a.log", &format!("{a}\n{b}\nno record\n"));
+    let rule = r#"Request.Operation == "delete""#;
+    let some = run(&["match", "--rule", rule, &log], &[]);
+    assert_eq!((some.code, some.out), (Some(0), format!("{a}\n")));
+    assert!(some.err.contains("1 line skipped") && some.err.contains("a.log:3: "), "{}", some.err);
+    let none = run(&["match", "--rule", "Type == 'other'", &log], &[]);
+    assert_eq!((none.code, none.out.as_str()), (Some(1), ""));
+    let wrong = run(&["match", "--rule", "Typ == 'other'", &log], &[]);
+    assert!(wrong.code == Some(2) && wrong.err.contains("Type"), "{}", wrong.err);
+    assert_eq!(run(&["match", "--rule", rule, "/no/such/file"], &[]).code, Some(2));
+
+    // From a pipe, into a reader that has seen enough after one line.
+    let many = scratch.file("many.log", &format!("{a}\n").repeat(100_000));
+    let mut command = program(&["match", "--rule", rule, "-"], &[]);
+    command.stdin(std::fs::File::open(many).expect("readable")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut first = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut out, &mut first).expect("a line");
+    drop(out);
+    let ended = ended(child.wait_with_output().expect("it ends"));
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "a closed pipe is no failure");
+    assert_eq!(first, format!("{a}\n"));
+}
+
+/// The quickstart's groups on entries of a real OpenBao take what their names say.
+#[test]
+fn the_quickstart_finds_what_it_is_for() {
+    let scratch = Scratch::new("quickstart");
+    let entry = |kind: &str, operation: &str, path: &str, policy: &str, error: &str| {
+        serde_json::json!({
+            "time": "2026-11-24T07:17:23.9Z", "type": kind, "auth": { "policies": [policy] }, "error": error,
+            "request": { "id": "x", "operation": operation, "path": path },
+        })
+    };
+    let denied = "1 error occurred:\n\t* permission denied\n\n";
+    for (entry, groups) in [
+        (entry("response", "read", "secret/data/a", "default", denied), &["denied"][..]),
+        (entry("request", "read", "secret/data/a", "default", denied), &[]),
+        (entry("response", "update", "auth/token/lookup-self", "", "invalid token"), &["denied"]),
+        (entry("request", "update", "sys/policies/acl/admin", "ops", ""), &["changes"]),
+        (entry("request", "read", "sys/policies/acl/admin", "ops", ""), &[]),
+        (entry("request", "update", "auth/approle/role/ci", "ops", ""), &["changes"]),
+        (entry("request", "update", "auth/approle/login", "", ""), &[]),
+        (entry("request", "update", "sys/auth/oidc", "root", ""), &["changes", "root_and_deletes"]),
+        (entry("request", "delete", "secret/metadata/a", "dev", ""), &["root_and_deletes"]),
+        (entry("request", "update", "secret/destroy/a", "dev", ""), &["root_and_deletes"]),
+        (entry("request", "update", "sys/generate-root/attempt", "", ""), &["root_and_deletes"]),
+        (entry("request", "update", "sys/policiesx", "ops", ""), &[]),
+    ] {
+        let file = scratch.file("entry.json", &format!("{entry}\n"));
+        let config = at("config/quickstart.yaml").display().to_string();
+        let mut found = Vec::new();
+        for group in ["denied", "changes", "root_and_deletes"] {
+            let ended = run(&["match", "--config", &config, "--group", group, "--count", &file], &[]);
+            match (ended.code, ended.out.trim()) {
+                (Some(0), "1") => found.push(group),
+                (Some(1), "0") => {}
+                other => panic!("{other:?}: {}", ended.err),
+            }
+        }
+        assert_eq!(found, groups, "{entry}");
+    }
+}
+
 /// The completion script for bash is one that bash takes.
 #[test]
 fn bash_takes_its_completions() {
@@ -363,7 +435,9 @@ fn setup_shows_the_stanza_where_openbao_refuses_and_openbao_takes_it() {
     // The other form and the other device, with a description that needs escaping.
     let description = "a \"quoted\" \\ ${name}";
     let arguments = ["setup", "--print", "json", "--skip-test", "--vault.audit_description", description];
-    for arguments in [&arguments[..], &[&arguments[..2], &arguments[3..]].concat()] {
+    let hcl = [&arguments[..2], &arguments[3..]].concat();
+    let bare = [&arguments[..5], &[""]].concat();
+    for (arguments, description) in [(&arguments[..], description), (&hcl, description), (&bare, "")] {
         let printed = run(arguments, &[]).out;
         let scratch = Scratch::new("bao-prints");
         // Nobody listens: without a device that works OpenBao would do nothing at all.

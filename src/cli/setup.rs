@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{FAILED, Io, OK, WRONG, say_problems, say_warnings, stanza};
+use super::{FAILED, Io, WRONG, say_problems, say_warnings, stanza};
 use crate::config::{self, AuditProtocol, Config, Environment, Overrides, read_bounded};
 use crate::secret::Secret;
 use crate::vault::{Client, Device, Login, Options, VaultError};
@@ -160,6 +160,7 @@ fn print(
     });
     let device = device(kind, arguments, config)?;
     let path = device_path(config)?;
+    say_authorization(&device, io);
     Ok(io.print(&match format {
         PrintFormat::Hcl => stanza::hcl(&path, &device),
         PrintFormat::Json => stanza::json(&path, &device),
@@ -236,7 +237,14 @@ fn headers(config: &Config) -> String {
 }
 
 /// From where the server takes the token for its HTTP device.
-const AUTHORIZATION: &str = "env://VAULT_AUDIT_FILTER_AUTHORIZATION";
+const AUTHORIZATION: &str = "env://AUDIT_AUTHORIZATION";
+
+/// What the operator has to do for the token to be sent.
+fn say_authorization(device: &Device, io: &mut Io<'_>) {
+    if device.options.get("headers").is_some_and(|headers| headers.contains(AUTHORIZATION)) {
+        io.say("put AUDIT_AUTHORIZATION=\"Bearer TOKEN\" into the environment of the server, with one of listen.http.tokens");
+    }
+}
 
 /// An address that one can connect to: every interface is none.
 fn reachable(address: &str, flag: &str) -> Result<String, Failure> {
@@ -262,6 +270,7 @@ fn enable(
     let device = device(kind, arguments, config)?;
     let path = device_path(config)?;
     let explain = |error: VaultError, doing: &str| explain(&error, doing, &path, &device, config);
+    say_authorization(&device, io);
     let mut client = client(arguments, config, environment)?;
     let logged_in = login(&mut client, arguments, config).map_err(|failure| match failure {
         LoginFailure::Arguments(failure) => failure,
@@ -271,13 +280,7 @@ fn enable(
     if logged_in && let Err(error) = client.revoke_self() {
         io.say(&format!("warning: the token of this login could not be revoked: {error}"));
     }
-    let result = result?;
-    if result == OK && device.options.get("headers").is_some_and(|headers| headers.contains(AUTHORIZATION)) {
-        io.say(&format!(
-            "the server reads {AUTHORIZATION} for the header; its value must be the whole `Bearer TOKEN`"
-        ));
-    }
-    Ok(result)
+    result
 }
 
 /// Looks whether the device is there, enables it where not. An error comes with what was being done.

@@ -14,6 +14,9 @@ pub(super) fn hcl(path: &str, device: &Device) -> String {
         "# In the configuration file of OpenBao 2.4 or later, the same on every node; then SIGHUP or a restart.\n\
          # OpenBao does not take changes to a device that exists: remove the stanza, reload, add the new one.\n",
     );
+    if device.options.values().any(|value| value.contains("env://")) {
+        text.push_str("# The server reads AUDIT_AUTHORIZATION from its own environment; its value is the whole `Bearer TOKEN`.\n");
+    }
     let _ = writeln!(text, "audit {} {} {{", quoted(&device.kind), quoted(path));
     if !device.description.is_empty() {
         let _ = writeln!(text, "  description = {}", quoted(&device.description));

@@ -94,6 +94,19 @@ fn check_says_what_is_wrong_and_what_is_odd() {
 }
 
 #[test]
+fn rules_that_do_not_compile_are_told_with_all_the_rest() {
+    let wrong = at("tests/data/config/wrong/rules_and_more.yaml");
+    for (command, code) in [("check", 1), ("serve", 2), ("match", 2)] {
+        let outcome = run_in(&[command, "--config", &wrong], &[]);
+        assert_eq!((outcome.code, outcome.out.as_str()), (code, ""), "{command}");
+        let caret = "\n    1 | Request.Operaton == \"delete\"\n      |         ^^^^^^^^\n";
+        assert!(outcome.err.contains(caret), "{command}: {}", outcome.err);
+        assert!(outcome.err.contains("Request.Operation"), "{command}: {}", outcome.err);
+        assert!(outcome.err.ends_with("3 problems in the configuration\n"), "{command}: {}", outcome.err);
+    }
+}
+
+#[test]
 fn flags_are_keys_of_the_configuration() {
     let quickstart = at("config/quickstart.yaml");
     for flag in ["--vault.address", "--vault.audit_address", "--vault.audit_protocol"] {
@@ -105,6 +118,37 @@ fn flags_are_keys_of_the_configuration() {
         ["--vault.token=t", "--vault.namespace=n", "--vault.audit_path=p", "--vault.audit_description=d"];
     let arguments: Vec<&str> = all.into_iter().chain(["check", "--config", &quickstart]).collect();
     assert_eq!(run_in(&arguments, &[]).code, 0, "before the command as well as after it");
+}
+
+/// A standard output that takes nothing.
+struct Broken(io::ErrorKind);
+
+impl io::Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn output_that_nobody_takes() {
+    for (kind, code) in [(io::ErrorKind::BrokenPipe, 0), (io::ErrorKind::StorageFull, 1)] {
+        let mut err = Vec::new();
+        let mut io = Io {
+            input: Box::new(io::empty()),
+            out: Box::new(Broken(kind)),
+            err: Box::new(&mut err),
+            err_is_terminal: false,
+            out_is_terminal: false,
+        };
+        let words = ["vault-audit-filter", "completions", "bash"].map(OsString::from);
+        assert_eq!(run(words, Environment::default(), &mut io), code);
+        drop(io);
+        assert_eq!(err.is_empty(), code == 0);
+    }
 }
 
 #[test]
@@ -149,12 +193,14 @@ fn the_stanza_needs_no_server() {
         &["setup", "--print", "hcl", "--skip-test", "--uri", "https://x.example/v1/audit/bao"],
         &tokens,
     );
-    assert!(outcome.out.contains("[\\\"env://VAULT_AUDIT_FILTER_AUTHORIZATION\\\"]"), "{}", outcome.out);
+    assert!(outcome.out.contains("[\\\"env://AUDIT_AUTHORIZATION\\\"]"), "{}", outcome.out);
     assert!(
         outcome.out.contains("skip_test = \"true\"") && !outcome.out.contains("description"),
         "{}",
         outcome.out
     );
+    assert!(outcome.err.contains("AUDIT_AUTHORIZATION=\"Bearer TOKEN\""), "{}", outcome.err);
+    assert!(outcome.out.contains("\n# The server reads AUDIT_AUTHORIZATION"), "{}", outcome.out);
     assert!(!outcome.out.contains("SeCrEtVaLuE"));
 }
 

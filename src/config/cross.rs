@@ -1,5 +1,6 @@
 //! Checks between keys, and the last steps from what was given to what the server uses.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const SENDER_IDLE: Duration = Duration::from_secs(90);
 /// Runs every check. `whole` says that each group could be read, so that names can be judged.
 pub(super) fn check(
     draft: &mut Draft,
-    groups: &[Placed],
+    groups: &mut [Placed],
     whole: bool,
     files: &Files<'_>,
     report: &mut Report,
@@ -183,7 +184,7 @@ fn times(draft: &mut Draft, report: &mut Report) {
 
 fn group_names(draft: &Draft, groups: &[Placed], whole: bool, report: &mut Report) {
     let mut names: Vec<&str> = Vec::with_capacity(groups.len());
-    let mut lines = std::collections::HashMap::new();
+    let mut lines = HashMap::new();
     for placed in groups {
         let name = placed.group.name.as_str();
         if let Some(first) = lines.get(name) {
@@ -224,34 +225,29 @@ pub(super) fn name_cure(name: &str, names: &[&str]) -> String {
     }
 }
 
-fn log_files(draft: &Draft, groups: &[Placed], report: &mut Report) {
-    let mut seen: std::collections::HashMap<PathBuf, &Placed> = std::collections::HashMap::new();
-    for placed in groups {
-        let Some(file) = &placed.group.log_file else { continue };
-        let key = format!("{}.log_file", placed.path);
-        match seen.get(&normal(&file.file_path)) {
-            Some(first) => {
-                let other = first.group.log_file.as_ref().unwrap_or(file);
-                let mut alike = file.clone();
-                alike.file_path.clone_from(&other.file_path);
-                if alike != *other {
-                    let what = format!(
-                        "group {} writes the same file with other options (line {})",
-                        values::quoted(&first.group.name),
-                        first.file_line
-                    );
-                    let cure = "give both the same max_size, max_backups, max_age, compress and sync";
-                    report.problem(&Origin::File(placed.file_line), &key, what, cure);
-                }
-            }
-            None => {
-                seen.insert(normal(&file.file_path), placed);
-            }
+/// Groups that name one file share its writer: they must agree on it, and get one spelling of its path.
+fn log_files(draft: &Draft, groups: &mut [Placed], report: &mut Report) {
+    let mut seen: HashMap<PathBuf, usize> = HashMap::new();
+    for i in 0..groups.len() {
+        let Some(path) = groups[i].group.log_file.as_ref().map(|file| normal(&file.file_path)) else {
+            continue;
+        };
+        let first = *seen.entry(path).or_insert(i);
+        let (before, rest) = groups.split_at_mut(i);
+        let (Some(known), Some(placed)) = (before.get(first), rest.first_mut()) else { continue };
+        let (Some(other), Some(file)) = (&known.group.log_file, &mut placed.group.log_file) else { continue };
+        file.file_path.clone_from(&other.file_path);
+        if file != other {
+            let name = values::quoted(&known.group.name);
+            let what =
+                format!("group {name} writes the same file with other options (line {})", known.file_line);
+            let cure = "give both the same max_size, max_backups, max_age, compress and sync";
+            report.problem(&Origin::File(placed.file_line), &format!("{}.log_file", placed.path), what, cure);
         }
     }
     let first = groups.iter().find_map(|placed| placed.group.log_file.as_ref());
     let quarantine = super::quarantine_path(draft.config.quarantine_file.as_deref(), first);
-    if let Some(placed) = seen.get(&normal(&quarantine)) {
+    if let Some(placed) = seen.get(&normal(&quarantine)).and_then(|i| groups.get(*i)) {
         let what = format!("group {} writes this file", values::quoted(&placed.group.name));
         let cure = "name another file in quarantine.log_file.file_path";
         let key = "quarantine.log_file.file_path";
@@ -263,9 +259,18 @@ fn log_files(draft: &Draft, groups: &[Placed], report: &mut Report) {
     }
 }
 
-/// The path without `.` and, where it costs no look at the disk, relative parts: for comparing names.
+/// The path by which two names of one file are told: through links where the file or its directory is there, otherwise
+/// without its `.` and `..` parts.
 fn normal(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Ok(real) = absolute.canonicalize() {
+        return real;
+    }
+    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name())
+        && let Ok(real) = parent.canonicalize()
+    {
+        return real.join(name);
+    }
     let mut normal = PathBuf::new();
     for part in absolute.components() {
         match part {

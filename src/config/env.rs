@@ -86,9 +86,26 @@ pub(super) fn apply(environment: &Environment, draft: &mut Draft, report: &mut R
         }
         match KEYS.iter().find(|key| key.environment() == name) {
             Some(key) => take(key.path, name, value, draft, report),
+            None if is_service_link(name) => {}
             None => unknown(name, report),
         }
     }
+}
+
+/// Whether Kubernetes has set this variable: in the pods of a namespace with a Service called `vault-audit-filter` it sets
+/// `..._SERVICE_HOST`, `..._SERVICE_PORT`, `..._PORT`, `..._PORT_1269_UDP_ADDR` and the like. No key looks so.
+fn is_service_link(name: &str) -> bool {
+    let bare = name.trim_start_matches(ENVIRONMENT_PREFIX);
+    let numbered = bare.split("PORT_").skip(1).any(|rest| {
+        let protocol = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        protocol.len() < rest.len()
+            && ["_TCP", "_UDP", "_SCTP"].iter().any(|known| protocol.starts_with(known))
+    });
+    bare.ends_with("SERVICE_HOST")
+        || bare.contains("SERVICE_PORT")
+        || bare == "PORT"
+        || bare.ends_with("_PORT")
+        || numbered
 }
 
 fn take(path: &str, name: &str, value: Option<&str>, draft: &mut Draft, report: &mut Report) {

@@ -174,9 +174,9 @@ pub(super) fn resolve(
         _ => None,
     };
     let before = report.problems.len();
-    let placed = list("rule_groups").map_or_else(Vec::new, |node| groups::read(node, &context, report));
+    let mut placed = list("rule_groups").map_or_else(Vec::new, |node| groups::read(node, &context, report));
     let whole = readable && report.problems.len() == before;
-    cross::check(&mut draft, &placed, whole, &context.files, report);
+    cross::check(&mut draft, &mut placed, whole, &context.files, report);
     let names: Vec<&str> = placed.iter().map(|placed| placed.group.name.as_str()).collect();
     draft.config.tests = list("tests")
         .map_or_else(Vec::new, |node| cases::read(node, whole.then_some(names.as_slice()), report));

@@ -42,6 +42,37 @@ fn empty_and_null_mean_defaults() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn names_of_one_log_file_are_one_name() {
+    let scratch = Scratch::new("one-file");
+    let dir = scratch.0.display().to_string();
+    std::os::unix::fs::symlink(&scratch.0, scratch.0.join("link")).expect("a link");
+    let group = |name: &str, path: &str| {
+        format!("  - {{ name: {name}, rules: ['true'], log_file: {{ file_path: '{path}', max_size: 3 }} }}\n")
+    };
+    let text = format!(
+        "rule_groups:\n{}{}{}",
+        group("a", &format!("{dir}/x.log")),
+        group("b", &format!("{dir}/./link/x.log")),
+        group("c", &format!("{dir}/missing/../missing/x.log"))
+    );
+    let config = load_text("one-file-config", &text, Overrides::default()).expect("right").config;
+    let path = |i: usize| config.rule_groups[i].log_file.as_ref().map(|f| f.file_path.display().to_string());
+    assert_eq!(path(1), path(0));
+    assert_eq!(
+        path(2),
+        Some(format!("{dir}/missing/../missing/x.log")),
+        "a file of its own keeps its spelling"
+    );
+    let other = text.replacen("max_size: 3", "max_size: 4", 1);
+    let problems = load_text("one-file-config", &other, Overrides::default()).expect_err("other options");
+    assert!(
+        problems.len() == 1 && problems.to_string().contains("with other options (line 2)"),
+        "{problems}"
+    );
+}
+
 #[test]
 fn the_group_for_what_is_left_needs_no_rules() {
     let text = "unmatched: rest\nrule_groups:\n  - { name: rest, log_file: { file_path: a } }\n";
