@@ -24,7 +24,8 @@ use crate::config::Limits;
 use crate::metrics::{self, Registry};
 use crate::threads;
 
-/// How many events a thread takes at a time. They wait for each other, so few.
+/// How many events a thread takes at a time, at most. They wait for each other, so a thread that finds its events slow to handle (a
+/// synced log file, a large body) takes one at a time and leaves the others to its fellows.
 const EVENTS_PER_WAIT: usize = 8;
 
 /// How many connections are still taken in when accepting ends; the kernel resets the others.
@@ -283,8 +284,9 @@ impl<S: Service> Drop for Pool<S> {
 /// A thread's life.
 fn run<S: Service>(core: &Arc<Core>, hands: &mut Hands<S>, heartbeat: &Heartbeat) {
     let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
+    let mut take = EVENTS_PER_WAIT;
     while core.stage() != Stage::Stopped {
-        let ready = match core.epoll.wait(&mut events, core.wait_ms()) {
+        let ready = match core.epoll.wait(&mut events[..take], core.wait_ms()) {
             Ok(n) => n,
             Err(Errno::EINTR) => 0,
             Err(e) => {
@@ -294,10 +296,14 @@ fn run<S: Service>(core: &Arc<Core>, hands: &mut Hands<S>, heartbeat: &Heartbeat
             }
         };
         heartbeat.beat();
+        let start_ms = core.now_ms();
         for event in &events[..ready] {
             survive(|| hands.dispatch(core, event.data()));
         }
-        survive(|| hands.sweep_if_due(core));
+        let end_ms = core.now_ms();
+        let slow = end_ms > start_ms + 1;
+        take = if slow { 1 } else { (take * 2).min(EVENTS_PER_WAIT) };
+        survive(|| hands.sweep_if_due(core, end_ms));
     }
 }
 

@@ -6,11 +6,14 @@ use super::conn::{Conn, Next, ParkedReply, Protocol};
 use super::core::Core;
 use super::counters::CloseReason;
 use super::park::{self, Parking};
-use super::serve::{Hands, READS_PER_WAKE};
+use super::serve::Hands;
 use super::slots::{ConnId, Slot};
 use super::{BadFrame, LineReply, Service};
 use crate::clock;
 use crate::framing::line::Piece;
+
+/// How many reads one stream gets before the others come first. Each holds dozens of records to be evaluated, hence few.
+const READS_PER_WAKE: usize = 2;
 
 impl<S: Service> Hands<S> {
     /// The connection can be read. An error says why it must be closed.

@@ -69,8 +69,7 @@ impl Core {
 
 impl<S: Service> Hands<S> {
     /// Looks at deadlines and resting listeners, if it is time.
-    pub(super) fn sweep_if_due(&mut self, core: &Arc<Core>) {
-        let now_ms = core.now_ms();
+    pub(super) fn sweep_if_due(&mut self, core: &Arc<Core>, now_ms: u64) {
         if !core.claim_sweep(now_ms) {
             return;
         }
