@@ -183,7 +183,7 @@ fn a_killed_process_loses_no_acked_record() {
 
 /// A file size limit (`ulimit -f`) below `max_size`: the file is rotated at the limit, and nothing is lost or doubled.
 fn append_below_a_limit(dir: &Path) {
-    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("getrlimit");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("getrlimit");
     setrlimit(Resource::RLIMIT_FSIZE, 300 << 10, hard).expect("setrlimit");
     let files = LogFiles::new();
     let metrics = Registry::new();
@@ -211,6 +211,7 @@ fn append_below_a_limit(dir: &Path) {
     keeper.stop();
     assert!(failed.load(Ordering::Relaxed) > 0, "the limit was never met");
     assert!(metrics.render().contains("log_write_errors_total{file="));
+    setrlimit(Resource::RLIMIT_FSIZE, soft, hard).expect("setrlimit");
 }
 
 /// How many tries failed before one succeeded.

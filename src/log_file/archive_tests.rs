@@ -178,3 +178,12 @@ fn a_quiet_file_ages_out_at_the_start() {
     eventually("the old one is removed", || !dir.path(&old).exists());
     assert!(dir.path(&young).exists());
 }
+
+#[test]
+fn a_failed_compression_is_counted() {
+    let dir = TempDir::new("counted");
+    let (files, file) = open(&dir, Options { compress: true, ..options(1 << 20) });
+    std::fs::create_dir(dir.path(A)).expect("a directory called like a backup");
+    let _keeper = files.start_keeper().expect("keeper");
+    eventually("it is counted", || file.keeper_errors.get() == 1);
+}

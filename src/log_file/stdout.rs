@@ -185,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn the_process_output_is_a_target() {
+        let stdout = Stdout::new(&Registry::new()).expect("standard output");
+        crate::log_file::LogTarget::Stdout(Arc::new(stdout)).append(&[]).expect("nothing to write");
+    }
+
+    #[test]
     fn a_reader_that_has_gone_is_an_error_and_counted() {
         let (reader, writer) = pipe();
         let stdout = Stdout::to(writer, &Registry::new()).expect("stdout");

@@ -1,6 +1,7 @@
 //! The whole of a log file, in one process: rotation and sharing here, faults in a file of their own.
 
 mod faults;
+mod steps;
 
 use std::collections::HashMap;
 use std::fs;
@@ -156,6 +157,7 @@ fn one_file_has_one_writer_whatever_it_is_called() {
         let refused = files.open(&config(&dir.path(name), 2), &metrics).expect_err("other options");
         let said = refused.to_string();
         assert!(matches!(refused, OpenError::Conflict { .. }), "{said}");
+        assert!(std::error::Error::source(&refused).is_none());
         for part in ["max_size: 1,", "max_size: 2,", "deep/er/a.log", name, "same log_file keys"] {
             assert!(said.contains(part), "{said}");
         }
