@@ -34,7 +34,11 @@ pub fn init(level: LevelFilter, format: Format) {
             writeln!(out, "{} {:<5} {}", timestamp(), record.level(), escape(&record.args().to_string()))
         }),
         Format::Json => builder.format(|out, record| {
-            writeln!(out, "{}", json_line(&timestamp(), record.level(), record.target(), &record.args().to_string()))
+            writeln!(
+                out,
+                "{}",
+                json_line(&timestamp(), record.level(), record.target(), &record.args().to_string())
+            )
         }),
     };
     let _ = builder.try_init();
@@ -46,7 +50,8 @@ fn timestamp() -> String {
 }
 
 fn json_line(time: &str, level: Level, target: &str, message: &str) -> String {
-    serde_json::json!({ "time": time, "level": level.as_str(), "target": target, "message": message }).to_string()
+    serde_json::json!({ "time": time, "level": level.as_str(), "target": target, "message": message })
+        .to_string()
 }
 
 /// `text` with its control characters (but for line breaks, which multi-line messages of our own have) and

@@ -24,7 +24,8 @@ impl Digest {
     pub(super) fn count(&self, n: u64, now: Instant) {
         self.dropped.fetch_add(n, Ordering::SeqCst);
         if self.opened.load(Ordering::SeqCst) == 0 {
-            let at = u64::try_from(now.saturating_duration_since(self.base).as_nanos()).unwrap_or(u64::MAX - 1);
+            let at =
+                u64::try_from(now.saturating_duration_since(self.base).as_nanos()).unwrap_or(u64::MAX - 1);
             // Losing this race means that the window is open already.
             let _ = self.opened.compare_exchange(0, at.saturating_add(1), Ordering::SeqCst, Ordering::SeqCst);
         }
@@ -78,7 +79,10 @@ mod tests {
         assert_eq!(digest.due_at(), None);
         digest.count(1, t + 70 * second);
         assert_eq!(digest.due_at(), Some(t + 130 * second));
-        assert_eq!(digest.text("g", 412, 60 * second), "412 more records of group g in 60 s; see /var/log/a.log");
+        assert_eq!(
+            digest.text("g", 412, 60 * second),
+            "412 more records of group g in 60 s; see /var/log/a.log"
+        );
         let bare = Digest::new(second, None, t);
         assert_eq!(bare.text("g", 1, Duration::from_millis(1)), "1 more record of group g in 1 s");
     }

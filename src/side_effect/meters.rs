@@ -39,7 +39,8 @@ impl Meters {
             dropped_by_reason: DropReason::ALL
                 .map(|reason| registry.counter(&metrics::TASKS_DROPPED, &[sink, reason.label()])),
             attempts_ok: attempt("ok"),
-            attempts_failed: [Class::Transient, Class::Permanent, Class::Blocked].map(|class| attempt(class.label())),
+            attempts_failed: [Class::Transient, Class::Permanent, Class::Blocked]
+                .map(|class| attempt(class.label())),
         }
     }
 

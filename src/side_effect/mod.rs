@@ -186,7 +186,11 @@ impl SideEffects {
             timer.stop();
         }
         if left != Drained::default() {
-            log::warn!("side effects: {} tasks dropped at shutdown, {} of unknown outcome", left.dropped, left.unfinished);
+            log::warn!(
+                "side effects: {} tasks dropped at shutdown, {} of unknown outcome",
+                left.dropped,
+                left.unfinished
+            );
         }
         left
     }

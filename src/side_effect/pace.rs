@@ -53,7 +53,8 @@ impl Bucket {
         }
         let missing_s = (1.0 - self.tokens) / self.rate_per_s;
         // A nanosecond more than computed, so that rounding never makes the next look one too early.
-        let wait = Duration::try_from_secs_f64(missing_s).unwrap_or(WAIT_MAX).min(WAIT_MAX) + Duration::from_nanos(1);
+        let wait = Duration::try_from_secs_f64(missing_s).unwrap_or(WAIT_MAX).min(WAIT_MAX)
+            + Duration::from_nanos(1);
         Err(now + wait)
     }
 }

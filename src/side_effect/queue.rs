@@ -100,7 +100,8 @@ impl Counts {
     /// Whether every accepted task is accounted for.
     pub fn add_up(&self) -> bool {
         let ended = self.delivered + self.dropped + self.failed;
-        self.accepted == ended + self.queued + self.waiting_for_room + self.waiting_for_attempt + self.in_flight
+        self.accepted
+            == ended + self.queued + self.waiting_for_room + self.waiting_for_attempt + self.in_flight
     }
 }
 

@@ -117,7 +117,13 @@ impl Policy {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn another(&self, attempts: u32, own_max: Option<u32>, age: Duration, class: Class) -> Result<(), GiveUp> {
+    pub fn another(
+        &self,
+        attempts: u32,
+        own_max: Option<u32>,
+        age: Duration,
+        class: Class,
+    ) -> Result<(), GiveUp> {
         if class == Class::Permanent {
             return Err(GiveUp::Permanent);
         }

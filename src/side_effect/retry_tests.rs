@@ -7,7 +7,13 @@ use crate::config;
 const MS: Duration = Duration::from_millis(1);
 
 fn policy(attempts_max: Option<u32>) -> Policy {
-    Policy { attempts_max, backoff: 100 * MS, backoff_max: Duration::from_secs(30), age_max: None, blocked_probe: BLOCKED_PROBE_INTERVAL }
+    Policy {
+        attempts_max,
+        backoff: 100 * MS,
+        backoff_max: Duration::from_secs(30),
+        age_max: None,
+        blocked_probe: BLOCKED_PROBE_INTERVAL,
+    }
 }
 
 #[test]

@@ -248,7 +248,8 @@ impl Shared {
         gate.failure_line_at = Some(now);
         let unsaid = std::mem::take(&mut gate.failures_unsaid);
         drop(gate);
-        let more = if unsaid > 0 { format!(" ({unsaid} more since the last such line)") } else { String::new() };
+        let more =
+            if unsaid > 0 { format!(" ({unsaid} more since the last such line)") } else { String::new() };
         let (sink, id, n) = (&self.name, job.task.id, job.attempts);
         log::warn!("{sink}: task {id} given up ({reason}) after {n} attempts: {error}{more}");
     }

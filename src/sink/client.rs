@@ -173,7 +173,8 @@ fn post_once(
     }
     let mut response = request.config().timeout_global(Some(left)).build().send(body)?;
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let content_type = header("content-type").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type =
+        header("content-type").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let retry_after = parse_retry_after(header("retry-after"));
     let status = response.status().as_u16();
     let (body, complete) = read_body(response.body_mut());
@@ -240,7 +241,10 @@ pub(super) fn parse_retry_after(value: &str) -> Option<Duration> {
     }
     if value.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         // Some services send fractions.
-        return value.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok().or(Some(Duration::MAX)));
+        return value
+            .parse::<f64>()
+            .ok()
+            .and_then(|s| Duration::try_from_secs_f64(s).ok().or(Some(Duration::MAX)));
     }
     let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
     let now = jiff::Timestamp::try_from(clock::wall()).ok()?;
@@ -256,8 +260,12 @@ pub(super) fn addresses(
     let (host, port) = split_host_port(address)
         .ok_or_else(|| DeliveryError::new(Class::Permanent, "the address is not HOST:PORT"))?;
     resolver.resolve(host, port, deadline).map_err(|e| match e {
-        ResolveError::Failed(why) => DeliveryError::new(Class::Transient, format!("{address}: name not resolved: {why}")),
-        ResolveError::TimedOut => DeliveryError::new(Class::Transient, format!("{address}: name not resolved in time")),
+        ResolveError::Failed(why) => {
+            DeliveryError::new(Class::Transient, format!("{address}: name not resolved: {why}"))
+        }
+        ResolveError::TimedOut => {
+            DeliveryError::new(Class::Transient, format!("{address}: name not resolved in time"))
+        }
     })
 }
 

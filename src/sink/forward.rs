@@ -165,7 +165,9 @@ fn bind_udp(any: IpAddr) -> io::Result<UdpSocket> {
 }
 
 fn too_large(address: &str, bytes: usize) -> DeliveryError {
-    let what = format!("{address}: a record of {bytes} bytes does not fit into a datagram ({DATAGRAM_BYTES_MAX}); use protocol: tcp");
+    let what = format!(
+        "{address}: a record of {bytes} bytes does not fit into a datagram ({DATAGRAM_BYTES_MAX}); use protocol: tcp"
+    );
     DeliveryError::new(Class::Permanent, what)
 }
 

@@ -52,7 +52,11 @@ impl Mattermost {
         Ok(Mattermost { endpoint, way, messages, client })
     }
 
-    pub(super) fn webhook(url: &Secret, messages: Messages, client: HttpClient) -> Result<Mattermost, &'static str> {
+    pub(super) fn webhook(
+        url: &Secret,
+        messages: Messages,
+        client: HttpClient,
+    ) -> Result<Mattermost, &'static str> {
         Ok(Mattermost { endpoint: Endpoint::parse(url)?, way: Way::Webhook, messages, client })
     }
 
@@ -105,7 +109,12 @@ fn judge(endpoint: &Endpoint, answer: &Answer) -> Result<(), DeliveryError> {
     if (200..300).contains(&answer.status) {
         // A log-in page or a captive portal answers 200, too.
         if answer.content_type == "text/html" {
-            return Err(answer::error(endpoint, answer, Class::Transient, "a web page answered, not Mattermost"));
+            return Err(answer::error(
+                endpoint,
+                answer,
+                Class::Transient,
+                "a web page answered, not Mattermost",
+            ));
         }
         return Ok(());
     }

@@ -106,7 +106,8 @@ fn printable(text: &str) -> String {
     let mut chars = 0;
     for c in text.chars() {
         // Bidirectional controls can make a line on a terminal read as another.
-        let hidden = c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let hidden = c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         let piece = if hidden { c.escape_unicode().to_string() } else { c.to_string() };
         chars += piece.chars().count();
         if chars >= ERROR_CHARS_MAX {

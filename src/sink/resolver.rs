@@ -77,7 +77,12 @@ impl Resolver {
     }
 
     /// The addresses of `host` (at least one), by `deadline`. Blocks for a lookup only.
-    pub(super) fn resolve(&self, host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ResolveError> {
+    pub(super) fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, ResolveError> {
         let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         if let Ok(ip) = literal.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
@@ -146,7 +151,10 @@ impl Resolver {
 fn forget_some(names: &mut HashMap<(String, u16), Entry>, keep: &(String, u16)) {
     while names.len() > NAMES_MAX {
         let idle = names.iter().filter(|(name, entry)| !entry.pending && *name != keep);
-        let Some(oldest) = idle.min_by_key(|(_, entry)| entry.fetched_at).map(|(name, _)| name.clone()) else { return };
+        let Some(oldest) = idle.min_by_key(|(_, entry)| entry.fetched_at).map(|(name, _)| name.clone())
+        else {
+            return;
+        };
         names.remove(&oldest);
     }
 }
@@ -170,9 +178,10 @@ impl ureq::unversioned::resolver::Resolver for Resolver {
         let wait = (*timeout.after).min(Duration::from_secs(3600));
         let found = self.resolve(host, port, clock::now() + wait).map_err(|e| match e {
             ResolveError::TimedOut => ureq::Error::Timeout(timeout.reason),
-            ResolveError::Failed(message) => {
-                ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::NotFound, format!("name not resolved: {message}")))
-            }
+            ResolveError::Failed(message) => ureq::Error::Io(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                format!("name not resolved: {message}"),
+            )),
         })?;
         let mut addresses = self.empty();
         for address in config.ip_family().keep_wanted(found.into_iter()).take(ADDRESSES_MAX) {

@@ -40,7 +40,11 @@ fn failures_say_why_and_old_answers_stand_in_for_them() {
     let broken = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&broken);
     let resolver = Resolver::with_lookup(move |_, port| {
-        if state.load(Ordering::SeqCst) { Err(io::Error::other("no such name")) } else { Ok(vec![addr(port)]) }
+        if state.load(Ordering::SeqCst) {
+            Err(io::Error::other("no such name"))
+        } else {
+            Ok(vec![addr(port)])
+        }
     });
     assert_eq!(resolver.resolve("a.example", 1, soon()), Err(ResolveError::Failed("no such name".into())));
     broken.store(false, Ordering::SeqCst);

@@ -53,7 +53,11 @@ impl Slack {
         Ok(Slack { endpoint, way, messages, client })
     }
 
-    pub(super) fn webhook(url: &Secret, messages: Messages, client: HttpClient) -> Result<Slack, &'static str> {
+    pub(super) fn webhook(
+        url: &Secret,
+        messages: Messages,
+        client: HttpClient,
+    ) -> Result<Slack, &'static str> {
         Ok(Slack { endpoint: Endpoint::parse(url)?, way: Way::Webhook, messages, client })
     }
 
@@ -109,7 +113,12 @@ fn judge(endpoint: &Endpoint, answer: &Answer, api: bool) -> Result<(), Delivery
     let said = parsed.as_ref().and_then(|v| v.get("error")).and_then(|e| e.as_str()).and_then(answer::code);
     match parsed.as_ref().and_then(|v| v.get("ok")).and_then(serde_json::Value::as_bool) {
         Some(true) if good => return Ok(()),
-        Some(false) if good => return fail(class_of_error(said.unwrap_or_default()).unwrap_or(Class::Transient), said.unwrap_or("ok: false")),
+        Some(false) if good => {
+            return fail(
+                class_of_error(said.unwrap_or_default()).unwrap_or(Class::Transient),
+                said.unwrap_or("ok: false"),
+            );
+        }
         _ => {}
     }
     let plain = if parsed.is_some() { said } else { answer::code(&text) };
@@ -130,7 +139,9 @@ fn judge(endpoint: &Endpoint, answer: &Answer, api: bool) -> Result<(), Delivery
     match plain.and_then(class_of_error) {
         Some(class) => fail(class, plain.unwrap_or_default()),
         // A log-in page or a captive portal answers 200, too.
-        None if answer.content_type == "text/html" => fail(Class::Transient, "a web page answered, not Slack"),
+        None if answer.content_type == "text/html" => {
+            fail(Class::Transient, "a web page answered, not Slack")
+        }
         None => Ok(()),
     }
 }
@@ -138,19 +149,67 @@ fn judge(endpoint: &Endpoint, answer: &Answer, api: bool) -> Result<(), Delivery
 /// The meaning of Slack's error codes; `None`: not in its lists. An unknown code is taken as transient: attempts are bounded anyway.
 fn class_of_error(code: &str) -> Option<Class> {
     Some(match code {
-        "ratelimited" | "rate_limited" | "internal_error" | "fatal_error" | "service_unavailable" | "request_timeout"
-        | "team_added_to_org" | "org_login_required" | "rollup_error" => Class::Transient,
-        "msg_too_long" | "msg_blocks_too_long" | "no_text" | "invalid_blocks" | "invalid_blocks_format"
-        | "invalid_attachments" | "too_many_attachments" | "invalid_payload" | "invalid_arguments" | "invalid_json"
-        | "invalid_charset" | "invalid_form_data" | "invalid_post_type" | "invalid_arg_name" | "invalid_array_arg"
-        | "json_not_object" | "missing_post_type" | "duplicate_message_not_found" | "metadata_too_large" => Class::Permanent,
-        "invalid_auth" | "not_authed" | "account_inactive" | "token_revoked" | "token_expired" | "missing_scope"
-        | "no_permission" | "not_allowed_token_type" | "ekm_access_denied" | "channel_not_found" | "not_in_channel"
-        | "is_archived" | "channel_is_archived" | "no_service" | "no_service_id" | "no_team" | "team_disabled"
-        | "no_active_hooks" | "invalid_token" | "action_prohibited" | "posting_to_general_channel_denied"
-        | "access_denied" | "accesslimited" | "method_deprecated" | "deprecated_endpoint" | "two_factor_setup_required"
-        | "team_access_not_granted" | "user_is_restricted" | "app_missing_action_url" | "messages_tab_disabled"
-        | "user_not_found" | "invalid_channel" | "unknown_method" => Class::Blocked,
+        "ratelimited"
+        | "rate_limited"
+        | "internal_error"
+        | "fatal_error"
+        | "service_unavailable"
+        | "request_timeout"
+        | "team_added_to_org"
+        | "org_login_required"
+        | "rollup_error" => Class::Transient,
+        "msg_too_long"
+        | "msg_blocks_too_long"
+        | "no_text"
+        | "invalid_blocks"
+        | "invalid_blocks_format"
+        | "invalid_attachments"
+        | "too_many_attachments"
+        | "invalid_payload"
+        | "invalid_arguments"
+        | "invalid_json"
+        | "invalid_charset"
+        | "invalid_form_data"
+        | "invalid_post_type"
+        | "invalid_arg_name"
+        | "invalid_array_arg"
+        | "json_not_object"
+        | "missing_post_type"
+        | "duplicate_message_not_found"
+        | "metadata_too_large" => Class::Permanent,
+        "invalid_auth"
+        | "not_authed"
+        | "account_inactive"
+        | "token_revoked"
+        | "token_expired"
+        | "missing_scope"
+        | "no_permission"
+        | "not_allowed_token_type"
+        | "ekm_access_denied"
+        | "channel_not_found"
+        | "not_in_channel"
+        | "is_archived"
+        | "channel_is_archived"
+        | "no_service"
+        | "no_service_id"
+        | "no_team"
+        | "team_disabled"
+        | "no_active_hooks"
+        | "invalid_token"
+        | "action_prohibited"
+        | "posting_to_general_channel_denied"
+        | "access_denied"
+        | "accesslimited"
+        | "method_deprecated"
+        | "deprecated_endpoint"
+        | "two_factor_setup_required"
+        | "team_access_not_granted"
+        | "user_is_restricted"
+        | "app_missing_action_url"
+        | "messages_tab_disabled"
+        | "user_not_found"
+        | "invalid_channel"
+        | "unknown_method" => Class::Blocked,
         _ if code.starts_with("restricted_action") => Class::Blocked,
         _ => return None,
     })

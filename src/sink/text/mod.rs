@@ -86,6 +86,9 @@ impl Messages {
 
 impl std::fmt::Debug for Messages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Messages").field("markup", &self.markup).field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("Messages")
+            .field("markup", &self.markup)
+            .field("format", &self.format)
+            .finish_non_exhaustive()
     }
 }

@@ -59,7 +59,8 @@ pub fn split(template: &str) -> Result<Vec<Piece<'_>>, Vec<TemplateError>> {
         let source = template[inside..close].trim();
         let offset = inside + template[inside..close].len() - template[inside..close].trim_start().len();
         if source.is_empty() {
-            let message = "nothing between {{ and }}; write an expression such as {{ Request.Path }}".to_owned();
+            let message =
+                "nothing between {{ and }}; write an expression such as {{ Request.Path }}".to_owned();
             errors.push(TemplateError { offset: open, message });
         } else {
             pieces.push(Piece::Expr { source, offset });
@@ -103,7 +104,8 @@ pub(super) trait Expression: Send + Sync {
 }
 
 /// Compiles one expression, asking the plan for the fields that it reads. Errors carry an offset within the source.
-pub(super) type CompileExpr<'c> = dyn FnMut(&str, &mut FieldPlan) -> Result<Box<dyn Expression>, (usize, String)> + 'c;
+pub(super) type CompileExpr<'c> =
+    dyn FnMut(&str, &mut FieldPlan) -> Result<Box<dyn Expression>, (usize, String)> + 'c;
 
 enum Part {
     Literal(String),
