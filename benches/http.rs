@@ -9,7 +9,6 @@
 
 mod support;
 
-use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -4,7 +4,12 @@
 //!
 //! `VAF_BAO` names the `bao` program (default `target/openbao/bin/bao`, which `tests/run` fetches); without it the
 //! bench says so and ends. `cargo bench --bench openbao -- [--quick] [--rounds N] [--seconds S]`.
-#![allow(clippy::disallowed_methods, clippy::print_stdout, missing_docs, reason = "a bench program measures time and prints")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a bench program measures time and prints"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,7 +32,9 @@ struct Options {
 
 fn options() -> Options {
     let args: Vec<String> = std::env::args().collect();
-    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).and_then(|v| v.parse().ok());
+    let value = |name: &str| {
+        args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).and_then(|v| v.parse().ok())
+    };
     let quick = args.iter().any(|a| a == "--quick" || a == "--test");
     Options {
         rounds: value("--rounds").map_or(if quick { 1 } else { 5 }, |v: f64| v as usize),
@@ -36,7 +43,8 @@ fn options() -> Options {
 }
 
 fn main() {
-    let bao = std::env::var_os("VAF_BAO").map_or_else(|| PathBuf::from("target/openbao/bin/bao"), PathBuf::from);
+    let bao =
+        std::env::var_os("VAF_BAO").map_or_else(|| PathBuf::from("target/openbao/bin/bao"), PathBuf::from);
     if !bao.exists() {
         println!("left out: no OpenBao at {} (tests/run fetches it, VAF_BAO names another)", bao.display());
         return;
@@ -44,7 +52,7 @@ fn main() {
     let options = options();
     let dir = std::env::temp_dir().join(format!("vaf-bench-openbao-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("temporary directory");
-    let floor = support::floor::Floor::start();
+    let floor = support::floor::Floor::start().expect("the floor server");
     let ours = Daemon::start(&dir);
     let with_floor = Bao::start(&bao, &dir.join("floor"), &format!("http://{}/v1/audit", floor.address()));
     let with_ours = Bao::start(&bao, &dir.join("ours"), &format!("http://{}/v1/audit", ours.http));
@@ -58,7 +66,14 @@ fn main() {
                 let b = with_ours.load(clients, options.seconds);
                 (with_floor.load(clients, options.seconds), b)
             };
-            println!("{clients:>2} clients, round {round}: floor {:>6.0}/s p50 {:>5.0} us, ours {:>6.0}/s p50 {:>5.0} us, ratio {:.3}", a.0, a.1, b.0, b.1, b.0 / a.0);
+            println!(
+                "{clients:>2} clients, round {round}: floor {:>6.0}/s p50 {:>5.0} us, ours {:>6.0}/s p50 {:>5.0} us, ratio {:.3}",
+                a.0,
+                a.1,
+                b.0,
+                b.1,
+                b.0 / a.0
+            );
             ratios.push(b.0 / a.0);
         }
         ratios.sort_by(f64::total_cmp);
@@ -88,7 +103,11 @@ struct Daemon {
 impl Daemon {
     fn start(dir: &Path) -> Daemon {
         let (http, admin) = (free_port(), free_port());
-        let rules: String = TYPICAL_RULES.lines().filter(|l| !l.is_empty()).map(|r| format!("      - '{}'\n", r.replace('\'', "''"))).collect();
+        let rules: String = TYPICAL_RULES
+            .lines()
+            .filter(|l| !l.is_empty())
+            .map(|r| format!("      - '{}'\n", r.replace('\'', "''")))
+            .collect();
         let config = format!(
             "vault: {{ audit_protocol: none }}\nlisten:\n  http: {{ address: \"127.0.0.1:{http}\" }}\n  admin: {{ address: \"127.0.0.1:{admin}\" }}\nrule_groups:\n  - name: typical\n    rules:\n{rules}    log_file: {{ file_path: {} }}\n",
             dir.join("matched.log").display()
@@ -123,7 +142,8 @@ impl Bao {
         std::fs::create_dir_all(dir).expect("temporary directory");
         let api = free_port();
         let config = dir.join("bao.hcl");
-        std::fs::write(&config, format!("audit \"http\" \"bench\" {{ options {{ uri = \"{uri}\" }} }}\n")).expect("configuration file");
+        std::fs::write(&config, format!("audit \"http\" \"bench\" {{ options {{ uri = \"{uri}\" }} }}\n"))
+            .expect("configuration file");
         let child = Command::new(program)
             .args(["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token"])
             .arg(format!("-dev-listen-address=127.0.0.1:{api}"))
@@ -134,8 +154,13 @@ impl Bao {
             .spawn()
             .expect("OpenBao starts");
         let bao = Bao { child, api };
-        wait_for("OpenBao", || Client::connect(api).and_then(|mut c| c.call("GET", "/v1/auth/token/lookup-self", "")).is_ok_and(|s| s == 200));
-        let status = Client::connect(api).and_then(|mut c| c.call("POST", "/v1/secret/data/bench", r#"{"data":{"a":"b","c":"d"}}"#));
+        wait_for("OpenBao", || {
+            Client::connect(api)
+                .and_then(|mut c| c.call("GET", "/v1/auth/token/lookup-self", ""))
+                .is_ok_and(|s| s == 200)
+        });
+        let status = Client::connect(api)
+            .and_then(|mut c| c.call("POST", "/v1/secret/data/bench", r#"{"data":{"a":"b","c":"d"}}"#));
         assert_eq!(status.expect("a first write"), 200);
         bao
     }
@@ -155,7 +180,11 @@ impl Bao {
                         let status = if latencies.len() % 2 == 0 {
                             client.call("GET", "/v1/secret/data/bench", "")
                         } else {
-                            client.call("POST", &format!("/v1/secret/data/bench-{n}"), r#"{"data":{"a":"b","c":"d"}}"#)
+                            client.call(
+                                "POST",
+                                &format!("/v1/secret/data/bench-{n}"),
+                                r#"{"data":{"a":"b","c":"d"}}"#,
+                            )
                         };
                         assert_eq!(status.expect("an answer"), 200);
                         latencies.push(begin.elapsed().as_secs_f64() * 1e6);
@@ -166,7 +195,8 @@ impl Bao {
             .collect();
         thread::sleep(Duration::from_secs_f64(seconds));
         stop.store(true, Ordering::Relaxed);
-        let mut all: Vec<f64> = threads.into_iter().flat_map(|t| t.join().expect("a client thread")).collect();
+        let mut all: Vec<f64> =
+            threads.into_iter().flat_map(|t| t.join().expect("a client thread")).collect();
         let elapsed = started.elapsed().as_secs_f64();
         all.sort_by(f64::total_cmp);
         (all.len() as f64 / elapsed, all[all.len() / 2])

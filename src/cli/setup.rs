@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     /// Where the server reaches the socket listener [default: vault.audit_address]
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
-    /// Where the server reaches the HTTP listener [default: http://LISTEN.HTTP.ADDRESS/v1/audit]
+    /// Where the server reaches the HTTP listener [default: /v1/audit at listen.http.address]
     #[arg(long, value_name = "URL")]
     uri: Option<String>,
     /// Do not let the server probe the new device

@@ -205,6 +205,20 @@ pub struct LogFile {
     pub sync: SyncPolicy,
 }
 
+impl LogFile {
+    /// A log file at `path` with the default of every other key.
+    pub fn at(path: PathBuf) -> Self {
+        LogFile {
+            file_path: path,
+            max_size: 100,
+            max_backups: 0,
+            max_age: 0,
+            compress: false,
+            sync: SyncPolicy::Never,
+        }
+    }
+}
+
 /// `log_file.sync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncPolicy {

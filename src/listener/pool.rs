@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::core::{Bounds, Core, LISTENER_BIT, ListenerState, Stage, WAKE_TOKEN};
 use super::counters::{CloseReason, ListenerCounters, Rate};
-use super::serve::{Hands, panic_text};
+use super::serve::{Hands, accept_pending, panic_text};
 use super::slots::{ConnId, Phase};
 use super::socket::Listener;
 use super::{Service, Source};
@@ -26,6 +26,9 @@ use crate::threads;
 
 /// How many events a thread takes at a time. They wait for each other, so few.
 const EVENTS_PER_WAIT: usize = 8;
+
+/// How many connections are still taken in when accepting ends; the kernel resets the others.
+const LAST_ACCEPTS_MAX: usize = 4096;
 
 /// A drain ends early when nothing has been received for this long and no request is in flight.
 const QUIET_MS: u64 = 250;
@@ -185,11 +188,14 @@ impl<S: Service> Pool<S> {
         self.core.slots.open()
     }
 
-    /// Closes the listening sockets; established connections go on. New connections are refused by the kernel from here on. A
-    /// Unix socket's file is removed.
+    /// Takes in who has connected already, then closes the listening sockets; established connections go on. New connections are
+    /// refused by the kernel from here on. A Unix socket's file is removed.
     pub fn stop_accepting(&self) {
-        for state in &self.core.listeners {
-            state.listener.lock().take();
+        for (index, state) in self.core.listeners.iter().enumerate() {
+            let mut listener = state.listener.lock();
+            if let Some(listener) = listener.take() {
+                accept_pending(&self.core, index, &listener, LAST_ACCEPTS_MAX);
+            }
         }
     }
 

@@ -146,7 +146,20 @@ fn accept(core: &Core, index: usize) {
     let Some(state) = core.listeners.get(index) else { return };
     let guard = state.listener.lock();
     let Some(listener) = &*guard else { return };
-    for _ in 0..ACCEPTS_PER_WAKE {
+    if accept_pending(core, index, listener, ACCEPTS_PER_WAKE) {
+        arm_listener(core, index, listener);
+    }
+}
+
+/// Takes in what has connected already, up to `count_max` connections. `false`: the listener has to rest.
+pub(super) fn accept_pending(
+    core: &Core,
+    index: usize,
+    listener: &super::socket::Listener,
+    count_max: usize,
+) -> bool {
+    let state = &core.listeners[index];
+    for _ in 0..count_max {
         match listener.accept() {
             Ok(stream) => {
                 if let Err(refused) = core.admit(Box::new(Conn::new(stream, index, state.source))) {
@@ -157,12 +170,13 @@ fn accept(core: &Core, index: usize) {
             Err(e) => {
                 state.counters.accept_errors.inc();
                 if !is_passing(&e) {
-                    return pause(core, index, &e);
+                    pause(core, index, &e);
+                    return false;
                 }
             }
         }
     }
-    arm_listener(core, index, listener);
+    true
 }
 
 /// Errors of the connection that was about to be accepted, not of the listener (accept(2)).

@@ -21,24 +21,33 @@ use super::slots::{ConnId, Phase};
 /// How many slots one sweep looks at.
 const SLOTS_PER_SWEEP: usize = 16 << 10;
 
+/// Time between sweeps while a listener rests after an error.
+const RESTING_SWEEP_MS: u64 = 25;
+
+/// Longest sleep of a thread: its heartbeat moves at least this often.
+const HEARTBEAT_MS: u16 = 1000;
+
 /// How long the peer has to close its side after the last reply.
 const LINGER_MS: u64 = 2_000;
 
 impl Core {
+    /// How long until deadlines are looked at again.
+    fn sweep_interval_ms(&self) -> u64 {
+        let resting = self.listeners.iter().any(|l| l.resume_at_ms.load(Ordering::Relaxed) != 0);
+        if resting { RESTING_SWEEP_MS } else { self.bounds.sweep_interval_ms() }
+    }
+
     /// How long a thread may sleep.
     pub(super) fn wait_ms(&self) -> u16 {
-        let pausing = self.listeners.iter().any(|l| l.resume_at_ms.load(Ordering::Relaxed) != 0);
-        match (pausing, self.slots.open()) {
-            (true, _) => 25,
-            (false, 0) => 1000,
-            (false, _) => self.bounds.sweep_interval_ms() as u16,
-        }
+        let interval = self.sweep_interval_ms();
+        let nothing_due = self.slots.open() == 0 && interval != RESTING_SWEEP_MS;
+        if nothing_due { HEARTBEAT_MS } else { interval as u16 }
     }
 
     /// Whether the caller is the one to sweep now.
     fn claim_sweep(&self, now_ms: u64) -> bool {
         let due = self.next_sweep_ms.load(Ordering::Relaxed);
-        let next = now_ms + u64::from(self.wait_ms());
+        let next = now_ms + self.sweep_interval_ms();
         now_ms >= due
             && self.next_sweep_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }

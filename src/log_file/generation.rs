@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::fs::{self, FileId};
@@ -26,8 +27,8 @@ pub(super) struct Generation {
     pub(super) size: AtomicU64,
     /// The file takes no more (file size limit, failed sync): rotate, whatever its size.
     pub(super) spent: AtomicBool,
-    /// The generation after this one. Only the keeper sets it, only once, ahead of time.
-    pub(super) next: OnceLock<Arc<Generation>>,
+    /// The generation after this one. Only the keeper sets it, ahead of time, and clears it when it ends.
+    pub(super) next: ArcSwapOption<Generation>,
     /// Torn pieces that wait for the keeper. The lock is held for a push or a take, never for I/O.
     pub(super) fragments: Mutex<Vec<Fragment>>,
     pub(super) descriptions: Descriptions,
@@ -52,7 +53,7 @@ impl Generation {
             gate: Gate::default(),
             size: AtomicU64::new(len),
             spent: AtomicBool::new(false),
-            next: OnceLock::new(),
+            next: ArcSwapOption::empty(),
             fragments: Mutex::new(Vec::new()),
             descriptions: Descriptions::new(file),
             id,
@@ -112,6 +113,11 @@ impl Gate {
     /// Closed for a repair.
     pub(super) fn in_repair(&self) -> bool {
         self.0.load(Ordering::Acquire) & REPAIR != 0
+    }
+
+    /// Closed for ever.
+    pub(super) fn is_retired(&self) -> bool {
+        self.0.load(Ordering::Acquire) & RETIRED != 0
     }
 
     /// Nobody is inside. With the gate closed, nobody will be.
@@ -253,6 +259,11 @@ impl Live {
     /// Whether a generation has the file open.
     pub(super) fn contains(&self, id: FileId) -> bool {
         self.0.lock().contains(&id)
+    }
+
+    /// Only one generation has the file open.
+    pub(super) fn is_single(&self, id: FileId) -> bool {
+        self.0.lock().iter().filter(|live| **live == id).count() == 1
     }
 
     fn enter(self: &Arc<Self>, id: FileId) -> (LiveToken, bool) {

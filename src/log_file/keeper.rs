@@ -35,6 +35,8 @@ const REQUESTS_MAX: usize = 4;
 pub(super) struct Shared {
     /// The open files. The lock is held while a file is opened or closed for good.
     pub(super) files: Mutex<Vec<Arc<LogFile>>>,
+    /// The keeper's state while none runs.
+    tended: Mutex<Vec<Tended>>,
     pub(super) wake: Sender<()>,
     woken: Receiver<()>,
     archive_wake: Sender<()>,
@@ -52,6 +54,7 @@ impl Shared {
         let (requests, requested) = bounded(REQUESTS_MAX);
         Arc::new(Shared {
             files: Mutex::default(),
+            tended: Mutex::default(),
             wake,
             woken,
             archive_wake,
@@ -134,7 +137,7 @@ impl Drop for LogKeeper {
 
 fn keep(shared: &Shared, ready: Sender<()>) {
     let mut ready = Some(ready);
-    let mut tended: Vec<Tended> = Vec::new();
+    let mut tended = std::mem::take(&mut *shared.tended.lock());
     loop {
         adopt_and_close(shared, &mut tended);
         for one in &mut tended {
@@ -151,6 +154,7 @@ fn keep(shared: &Shared, ready: Sender<()>) {
             for one in &mut tended {
                 one.close(clock::now(), clock::wall());
             }
+            *shared.tended.lock() = tended;
             return;
         }
         let pause = if tended.iter().any(Tended::is_waiting) { LOOK_AGAIN } else { CHECK_EVERY };

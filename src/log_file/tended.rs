@@ -35,6 +35,7 @@ const NAMES_MAX: i64 = 1000;
 const SIZE_SLACK_BYTES: u64 = 1 << 20;
 
 /// A log file and what belongs to it on disk.
+#[derive(Debug)]
 pub(super) struct Tended {
     pub(super) file: Arc<LogFile>,
     /// The generation whose file is at the path.
@@ -58,11 +59,13 @@ pub(super) struct Tended {
     failure_speaker: Speaker,
 }
 
+#[derive(Debug)]
 struct Spare {
     generation: Arc<Generation>,
     path: PathBuf,
 }
 
+#[derive(Debug)]
 struct Leaving {
     generation: Arc<Generation>,
     place: Place,
@@ -175,6 +178,10 @@ impl Tended {
                         format!("{path:?} is a directory now"),
                     ));
                 }
+                // Nobody's lines, nobody writing: what a reopening made that came too late.
+                Some(meta) if meta.len() == 0 && !self.file.live.contains(FileId::of(&meta)) => {
+                    fs::remove(&path)?
+                }
                 Some(meta) => {
                     let moved = move_to_backup(&self.file.names, &path, wall, &mut self.last_name_ms)?;
                     if FileId::of(&meta) == self.named.id() {
@@ -242,7 +249,13 @@ impl Tended {
                 Place::Settled(path) => path.as_deref(),
                 Place::Hidden(path) => Some(path.as_path()),
             };
-            cut_fragments(&self.file, generation, at)?;
+            if generation.id() == self.named.id() {
+                // The path was opened anew and is the same file: it has writers again, so it is repaired as theirs.
+                self.named.fragments.lock().append(&mut generation.fragments.lock());
+                self.named.gate.close_for_repair();
+            } else {
+                cut_fragments(&self.file, generation, at)?;
+            }
         }
         let Place::Hidden(path) = &leaving.place else { return Ok(()) };
         // Only its own file may be touched under that name.
@@ -301,9 +314,7 @@ impl Tended {
             fs::sync_dir(names.dir()).map_err(|e| fs::doing(&e, "sync the directory", names.dir()))?;
         }
         let last = self.spares.back().map_or(&self.named, |s| &s.generation);
-        if last.next.set(Arc::clone(&generation)).is_err() {
-            debug_assert!(false, "only the keeper links generations");
-        }
+        last.next.store(Some(Arc::clone(&generation)));
         self.spares.push_back(Spare { generation, path });
         Ok(())
     }
@@ -313,7 +324,7 @@ impl Tended {
         let path = self.file.names.path();
         let torn: Vec<_> = std::iter::once((Arc::clone(&self.named), path))
             .chain(self.spares.iter().map(|s| (Arc::clone(&s.generation), s.path.clone())))
-            .filter(|(g, _)| g.gate.in_repair() && g.gate.is_empty())
+            .filter(|(g, _)| g.gate.in_repair() && g.gate.is_empty() && self.file.live.is_single(g.id()))
             .collect();
         for (generation, at) in torn {
             let done = cut_fragments(&self.file, &generation, Some(&at));
@@ -390,10 +401,17 @@ impl Tended {
     pub(super) fn close(&mut self, now: Instant, wall: SystemTime) {
         self.hold = None;
         self.pass(now, wall);
-        for spare in &self.spares {
-            let unused = spare.generation.size.load(Ordering::Acquire) == 0;
-            // A writer that enters it after all finds the file without a name and opens the path anew.
-            if unused && let Err(e) = fs::remove(&spare.path) {
+        let unused = |g: &Generation| g.size.load(Ordering::Acquire) == 0 && g.gate.is_empty();
+        while let Some(spare) = self.spares.pop_back_if(|spare| unused(&spare.generation)) {
+            let before = self.spares.back().map_or(&self.named, |s| &s.generation);
+            before.next.store(None);
+            // Closed first: a line could be acked between the look and the removal. Whoever comes to it opens the path anew.
+            spare.generation.gate.retire();
+            if !unused(&spare.generation) {
+                self.spares.push_back(spare);
+                break;
+            }
+            if let Err(e) = fs::remove(&spare.path) {
                 log::warn!("cannot remove {:?}: {e}", spare.path);
             }
         }

@@ -76,6 +76,8 @@ pub struct LogFile {
     /// Failed appends that diagnostics have not told of, and the last of them.
     pub(super) failures: AtomicU64,
     pub(super) last_failure: ArcSwapOption<String>,
+    /// The last append failed.
+    failing: AtomicBool,
     pub(super) rotations: Arc<Counter>,
     pub(super) keeper_errors: Arc<Counter>,
     write_errors: Arc<Counter>,
@@ -106,6 +108,7 @@ impl LogFile {
             overruns: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             last_failure: ArcSwapOption::empty(),
+            failing: AtomicBool::new(false),
             rotations: metrics.counter(&metrics::LOG_ROTATIONS, &[&label]),
             keeper_errors: metrics.counter(&metrics::LOG_KEEPER_ERRORS, &[&label]),
             write_errors: metrics.counter(&metrics::LOG_WRITE_ERRORS, &[&label]),
@@ -136,7 +139,16 @@ impl LogFile {
             [one] => self.append_lines(&[line(one)]),
             many => self.append_lines(&many.iter().map(|r| line(r)).collect::<Vec<_>>()),
         };
+        // Written only when it changes: the line is shared by all threads that append.
+        if done.is_err() != self.failing.load(Ordering::Relaxed) {
+            self.failing.store(done.is_err(), Ordering::Relaxed);
+        }
         done.map_err(|e| self.failed(&e))
+    }
+
+    /// Whether the last append succeeded (true before the first one). Does not block.
+    pub fn is_writable(&self) -> bool {
+        !self.failing.load(Ordering::Relaxed)
     }
 
     fn append_lines(&self, mut lines: &[Cow<'_, [u8]>]) -> io::Result<()> {
@@ -155,15 +167,7 @@ impl LogFile {
 
     fn turn(&self, current: &Guard<Arc<Generation>>, lines: &[Cow<'_, [u8]>]) -> io::Result<Turn> {
         let Some(_pass) = current.gate.enter() else {
-            // Retired generations have been replaced; one in repair comes back.
-            let replaced = !Arc::ptr_eq(&self.current.load(), current);
-            if replaced || !current.gate.in_repair() {
-                return Ok(Turn::Again);
-            }
-            return Err(io::Error::new(
-                io::ErrorKind::WouldBlock,
-                "a write that fell short is being cut out",
-            ));
+            return self.kept_out(current);
         };
         let Some(room) = self.reserve(current, lines) else {
             return Ok(Turn::Again);
@@ -184,6 +188,23 @@ impl LogFile {
         }
         self.make_durable(current, &description)?;
         Ok(Turn::Wrote(lines.len()))
+    }
+
+    /// The generation is closed: another has taken its place, or a torn write is being cut out, or the keeper has ended and has
+    /// closed its spares.
+    fn kept_out(&self, current: &Guard<Arc<Generation>>) -> io::Result<Turn> {
+        if !Arc::ptr_eq(&self.current.load(), current) {
+            return Ok(Turn::Again);
+        }
+        if current.gate.is_retired() {
+            self.open_anew(current)?;
+            return Ok(Turn::Again);
+        }
+        if current.gate.in_repair() {
+            let why = "a write that fell short is being cut out";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
+        }
+        Ok(Turn::Again)
     }
 
     /// Takes room for as many of the lines as belong into this generation; `None`: the generation has been replaced.
@@ -214,14 +235,14 @@ impl LogFile {
 
     /// Puts the next generation in the place of a full one. Without one at hand the full one goes on growing: nobody waits.
     fn rotate(&self, full: &Guard<Arc<Generation>>, lines: &[Cow<'_, [u8]>]) -> Option<Room> {
-        let Some(next) = full.next.get() else {
+        let Some(next) = full.next.load_full() else {
             self.overruns.fetch_add(1, Ordering::Relaxed);
             self.wake_keeper();
             let mut room = Room::all(lines);
             room.start = full.size.fetch_add(room.bytes, Ordering::AcqRel);
             return Some(room);
         };
-        let _ = self.current.compare_and_swap(full, Arc::clone(next));
+        let _ = self.current.compare_and_swap(full, next);
         self.wake_keeper();
         None
     }
@@ -290,10 +311,15 @@ impl LogFile {
         if fs::look_through(&self.names.path())?.is_some_and(|meta| FileId::of(&meta) == gone.id()) {
             return Ok(false);
         }
-        let fresh = open_current(&self.names, self.options, &self.live)?;
-        let _ = self.current.compare_and_swap(gone, Arc::new(fresh));
-        self.wake_keeper();
+        self.open_anew(gone)?;
         Ok(true)
+    }
+
+    fn open_anew(&self, instead_of: &Guard<Arc<Generation>>) -> io::Result<()> {
+        let fresh = open_current(&self.names, self.options, &self.live)?;
+        let _ = self.current.compare_and_swap(instead_of, Arc::new(fresh));
+        self.wake_keeper();
+        Ok(())
     }
 
     /// The place where many appends may later share one sync. After a failed sync the kernel may have dropped the pages, so the

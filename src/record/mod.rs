@@ -14,6 +14,7 @@ mod scan;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use decode::{DEPTH_MAX, DecodeError, DecodeScratch, Decoder, LooksLike, Record};
 pub use json::{Elements, Members, Node, RawStr};

@@ -1,6 +1,6 @@
 //! Client of the API of Vault and OpenBao, as far as `setup` needs it: log in, list and enable audit devices.
 //!
-//! Every call blocks, at most for the timeout, and reads at most [`BODY_BYTES_MAX`] of an answer. Redirects are not
+//! Every call blocks, at most for the timeout, and reads at most 4 MiB of an answer. Redirects are not
 //! followed: a token goes to the named server and to no other. Nothing secret is in an error.
 //!
 //! Source of the API: the HTTP API pages of both projects on `sys/audit` and the `auth` methods.

@@ -1,29 +1,14 @@
 //! Rules and groups over one record after the other, without any action.
 
-use super::fields::{self, ReadField};
+use crate::clock;
 use crate::config::RuleGroup;
-use crate::record::{DecodeScratch, Decoder, FieldPlan, Record, Slot, SlotId};
-
-/// One compiled rule.
-pub(in crate::cli) trait Predicate {
-    /// Whether the rule is true for the record; an error says why it could not be told.
-    fn matches(&mut self, record: &Record<'_>) -> Result<bool, String>;
-}
-
-/// Compiles a rule against the fields of `plan`, which it adds to; an error is rendered with its place.
-pub(in crate::cli) type Compile<'c> = &'c dyn Fn(&str, &mut FieldPlan) -> Result<Box<dyn Predicate>, String>;
-
-/// A rule with its text and, for explaining, what it reads.
-struct JudgeRule {
-    text: String,
-    predicate: Box<dyn Predicate>,
-    reads: Vec<(ReadField, SlotId)>,
-}
+use crate::record::{DecodeScratch, Decoder, FieldPlan, Record};
+use crate::rules::{EvalScratch, Explanation, Limits, Rule};
 
 /// Rules under a name; without a name, the rules of the command line.
 struct JudgeGroup {
     name: Option<String>,
-    rules: Vec<JudgeRule>,
+    rules: Vec<Rule>,
     /// Somebody asked for it; the others are looked at only to know what they leave to the fallback.
     wanted: bool,
 }
@@ -33,8 +18,9 @@ pub(super) struct Judge {
     groups: Vec<JudgeGroup>,
     fallback: Option<String>,
     decoder: Decoder,
-    scratch: DecodeScratch,
-    /// Look at every rule of every group, and at what each reads.
+    decode: DecodeScratch,
+    eval: EvalScratch,
+    /// Look at every rule of every group, part by part.
     explain: bool,
 }
 
@@ -49,8 +35,8 @@ pub(super) struct Finding {
     pub(super) text: String,
     /// The outcome, or why there is none.
     pub(super) outcome: Result<bool, String>,
-    /// What it read: the field as written, and its value as JSON; for explaining.
-    pub(super) read: Vec<(String, String)>,
+    /// Part by part with what each read; when explaining.
+    pub(super) why: Option<Explanation>,
 }
 
 /// What the groups made of a record.
@@ -66,15 +52,11 @@ pub(super) struct Verdict {
 
 impl Judge {
     /// Compiles rules of the command line. Each error is rendered with the rule's number.
-    pub(super) fn of_rules(
-        rules: &[String],
-        explain: bool,
-        compile: Compile<'_>,
-    ) -> Result<Self, Vec<String>> {
+    pub(super) fn of_rules(rules: &[String], explain: bool) -> Result<Self, Vec<String>> {
         let mut plan = FieldPlan::new();
         let (mut compiled, mut errors) = (Vec::new(), Vec::new());
         for (i, text) in rules.iter().enumerate() {
-            match judge_rule(text, explain, &mut plan, compile) {
+            match compile(text, &mut plan) {
                 Ok(rule) => compiled.push(rule),
                 Err(error) => errors.push(format!("--rule {}: {}", i + 1, error.replace('\n', "\n    "))),
             }
@@ -89,7 +71,6 @@ impl Judge {
         unmatched: Option<&str>,
         only: &[String],
         explain: bool,
-        compile: Compile<'_>,
     ) -> Result<Self, Vec<String>> {
         let mut plan = FieldPlan::new();
         let mut compiled = Vec::new();
@@ -100,17 +81,17 @@ impl Judge {
             if !wanted && fallback.is_none() {
                 continue;
             }
-            let rules = group.rules.iter().map(|rule| judge_rule(&rule.text, explain, &mut plan, compile));
-            let rules = rules
-                .collect::<Result<_, _>>()
-                .map_err(|error| vec![format!("group {:?}: {error}", group.name)])?;
+            let rules =
+                group.rules.iter().map(|rule| compile(&rule.text, &mut plan)).collect::<Result<_, _>>();
+            let rules = rules.map_err(|error| vec![format!("group {:?}: {error}", group.name)])?;
             compiled.push(JudgeGroup { name: Some(group.name.clone()), rules, wanted });
         }
         Ok(Judge::new(compiled, fallback.map(str::to_owned), &plan, explain))
     }
 
     fn new(groups: Vec<JudgeGroup>, fallback: Option<String>, plan: &FieldPlan, explain: bool) -> Self {
-        Judge { groups, fallback, decoder: plan.build(), scratch: DecodeScratch::default(), explain }
+        let (decode, eval) = (DecodeScratch::default(), EvalScratch::default());
+        Judge { groups, fallback, decoder: plan.build(), decode, eval, explain }
     }
 
     /// Judges one frame.
@@ -119,15 +100,16 @@ impl Judge {
     ///
     /// Why it is no record.
     pub(super) fn judge(&mut self, frame: &[u8]) -> Result<Verdict, String> {
-        let record = self.decoder.decode(frame, &mut self.scratch).map_err(|error| error.to_string())?;
+        let record = self.decoder.decode(frame, &mut self.decode).map_err(|error| error.to_string())?;
+        self.eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
         let (mut verdict, mut taken) = (Verdict::default(), false);
-        for group in &mut self.groups {
+        for group in &self.groups {
             // The group for what the others left takes only that when it has no rules of its own.
             if group.rules.is_empty() && group.name.is_some() && group.name == self.fallback {
                 continue;
             }
             let before = verdict.findings.len();
-            let matched = group_matches(group, &record, self.explain, &mut verdict.findings);
+            let matched = group_matches(group, &record, self.explain, &mut self.eval, &mut verdict.findings);
             taken |= matched;
             if !group.wanted {
                 verdict.findings.truncate(before);
@@ -145,30 +127,17 @@ impl Judge {
     }
 }
 
-fn judge_rule(
-    text: &str,
-    explain: bool,
-    plan: &mut FieldPlan,
-    compile: Compile<'_>,
-) -> Result<JudgeRule, String> {
-    let predicate = compile(text, plan)?;
-    let reads = if explain { fields::of_rule(text) } else { Vec::new() };
-    let reads = reads
-        .into_iter()
-        .map(|field| {
-            let path: Vec<&str> = field.path.iter().map(String::as_str).collect();
-            let slot = plan.want(&path);
-            (field, slot)
-        })
-        .collect();
-    Ok(JudgeRule { text: text.to_owned(), predicate, reads })
+/// Compiles a rule against the fields of `plan`, which it adds to; an error is rendered with its place.
+fn compile(text: &str, plan: &mut FieldPlan) -> Result<Rule, String> {
+    Rule::compile(text, plan, &Limits::default()).map_err(|error| error.render(text))
 }
 
 /// Whether the group matches: one true rule is enough, and the rest is looked at only when explaining.
 fn group_matches(
-    group: &mut JudgeGroup,
+    group: &JudgeGroup,
     record: &Record<'_>,
     explain: bool,
+    scratch: &mut EvalScratch,
     findings: &mut Vec<Finding>,
 ) -> bool {
     if group.rules.is_empty() {
@@ -176,22 +145,13 @@ fn group_matches(
         return true;
     }
     let mut matched = false;
-    for (i, rule) in group.rules.iter_mut().enumerate() {
-        let outcome = rule.predicate.matches(record);
+    for (i, rule) in group.rules.iter().enumerate() {
+        let outcome = rule.matches(record, scratch).map_err(|error| error.to_string());
         matched |= outcome == Ok(true);
         if explain || outcome != Ok(false) {
-            let read = rule
-                .reads
-                .iter()
-                .map(|(field, slot)| (field.written.clone(), shown(record.slot(*slot))))
-                .collect();
-            findings.push(Finding {
-                group: group.name.clone(),
-                rule: i + 1,
-                text: rule.text.clone(),
-                outcome,
-                read,
-            });
+            let why = explain.then(|| rule.explain(record, scratch));
+            let (group, text) = (group.name.clone(), rule.source().to_owned());
+            findings.push(Finding { group, rule: i + 1, text, outcome, why });
         }
         if matched && !explain {
             break;
@@ -201,16 +161,5 @@ fn group_matches(
 }
 
 fn without_rule(group: Option<String>, text: &str) -> Finding {
-    Finding { group, rule: 0, text: text.to_owned(), outcome: Ok(true), read: Vec::new() }
-}
-
-/// A field's value as JSON, `null` where the record lacks it.
-fn shown(slot: Slot<'_>) -> String {
-    match slot {
-        Slot::Unreached | Slot::Absent | Slot::Null => "null".to_owned(),
-        Slot::Bool(value) => value.to_string(),
-        Slot::Number(text) => text.to_owned(),
-        Slot::Str(text) => serde_json::Value::from(text).to_string(),
-        Slot::Json(text) => String::from_utf8_lossy(text).into_owned(),
-    }
+    Finding { group, rule: 0, text: text.to_owned(), outcome: Ok(true), why: None }
 }

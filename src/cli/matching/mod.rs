@@ -1,6 +1,5 @@
 //! `match`: like grep, with rules. Prints the records that match, as they came.
 
-mod fields;
 mod input;
 mod judge;
 mod output;
@@ -15,7 +14,6 @@ use clap::{Args, ValueEnum};
 
 use self::input::{Lines, Next};
 use self::judge::Judge;
-pub(super) use self::judge::{Compile, Predicate};
 use self::output::Printer;
 use self::progress::Progress;
 use super::{FAILED, Io, OK, WRONG, say_problems, say_warnings};
@@ -83,8 +81,8 @@ struct Totals {
 }
 
 /// Matches every input and prints what is asked for.
-pub(super) fn run(arguments: &Arguments, overrides: &Overrides, compile: Compile<'_>, io: &mut Io<'_>) -> u8 {
-    let (mut judge, bytes_max) = match judge(arguments, overrides, compile, io) {
+pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> u8 {
+    let (mut judge, bytes_max) = match judge(arguments, overrides, io) {
         Ok(judge) => judge,
         Err(code) => return code,
     };
@@ -136,19 +134,14 @@ fn total_bytes(files: &[PathBuf]) -> Option<u64> {
 }
 
 /// The rules to try and the longest line to take, or the exit code after what is wrong has been told.
-fn judge(
-    arguments: &Arguments,
-    overrides: &Overrides,
-    compile: Compile<'_>,
-    io: &mut Io<'_>,
-) -> Result<(Judge, usize), u8> {
+fn judge(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> Result<(Judge, usize), u8> {
     let told = |errors: Vec<String>, io: &mut Io<'_>| {
         errors.iter().for_each(|error| io.say(error));
         WRONG
     };
     if !arguments.rules.is_empty() {
         let bytes_max = Config::default().limits.record_bytes_max;
-        let judge = Judge::of_rules(&arguments.rules, arguments.explain, compile);
+        let judge = Judge::of_rules(&arguments.rules, arguments.explain);
         return judge.map(|judge| (judge, bytes_max)).map_err(|errors| told(errors, io));
     }
     let loaded = config::load_checked(overrides, super::checks()).map_err(|problems| {
@@ -176,7 +169,7 @@ fn judge(
         return Err(told(errors, io));
     }
     let (groups, unmatched) = (&config.rule_groups, config.unmatched.as_deref());
-    Judge::of_groups(groups, unmatched, &arguments.group, arguments.explain, compile)
+    Judge::of_groups(groups, unmatched, &arguments.group, arguments.explain)
         .map(|judge| (judge, config.limits.record_bytes_max))
         .map_err(|errors| told(errors, io))
 }

@@ -5,9 +5,6 @@ use std::io::{self, Write};
 use super::Totals;
 use super::judge::{Finding, Verdict};
 
-/// The most of a field's value that an explanation shows.
-const VALUE_CHARS_MAX: usize = 200;
-
 /// Prints records and, when asked, why they were taken.
 pub(super) struct Printer {
     /// Nothing but the number at the end.
@@ -91,39 +88,33 @@ pub(super) fn rule_name(finding: &Finding) -> String {
 }
 
 fn explain(finding: &Finding, file: &str, line: u64, out: &mut dyn Write) -> io::Result<()> {
-    let (name, text) = (rule_name(finding), printable(&finding.text));
+    let name = rule_name(finding);
     if finding.rule == 0 {
-        return writeln!(out, "  {file}:{line}: {name} {text}");
+        return writeln!(out, "  {file}:{line}: {name} {}", finding.text);
     }
     let outcome = match &finding.outcome {
         Ok(true) => "matches".to_owned(),
         Ok(false) => "does not match".to_owned(),
-        Err(error) => format!("failed ({})", printable(error)),
+        Err(error) => format!("failed: {}", printable(error)),
     };
-    writeln!(out, "  {file}:{line}: {name} {outcome}: {text}")?;
-    for (field, value) in &finding.read {
-        let mut shown: String = printable(value).chars().take(VALUE_CHARS_MAX).collect();
-        if value.chars().count() > VALUE_CHARS_MAX {
-            shown.push('…');
+    writeln!(out, "  {file}:{line}: {name} {outcome}")?;
+    if let Some(why) = &finding.why {
+        for part in why.to_string().lines() {
+            writeln!(out, "      {}", printable(part))?;
         }
-        writeln!(out, "      {field} = {shown}")?;
     }
     Ok(())
 }
 
 fn finding_json(finding: &Finding) -> serde_json::Value {
-    let mut json = serde_json::json!({
-        "group": finding.group,
-        "rule": finding.rule,
-        "expression": finding.text,
-        "fields": finding.read.iter().map(|(field, value)| {
-            let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::from(value.as_str()));
-            (field.clone(), value)
-        }).collect::<serde_json::Map<_, _>>(),
-    });
+    let mut json =
+        serde_json::json!({ "group": finding.group, "rule": finding.rule, "expression": finding.text });
     match &finding.outcome {
         Ok(matched) => json["matched"] = (*matched).into(),
         Err(error) => json["error"] = error.as_str().into(),
+    }
+    if let Some(why) = &finding.why {
+        json["why"] = why.to_json();
     }
     json
 }

@@ -1,4 +1,4 @@
-//! `match` as a whole, with rules that look for a word: the rule language has tests of its own.
+//! `match` as a whole: what is printed where, and the exit code.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::config::Environment;
-use crate::record::{FieldPlan, Record};
 
 /// A directory of its own for one test, removed at the end.
 struct Scratch(PathBuf);
@@ -28,29 +27,6 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Rules of the tests: a comparison is true for records that hold its quoted word; `fail` fails; `bad` does not compile.
-struct Word(String);
-
-impl Predicate for Word {
-    fn matches(&mut self, record: &Record<'_>) -> Result<bool, String> {
-        match self.0.as_str() {
-            "fail" => Err("cannot tell".into()),
-            text => {
-                let word = text.split('"').nth(1).unwrap_or(text);
-                Ok(record.text().contains(word))
-            }
-        }
-    }
-}
-
-fn compile(text: &str, _: &mut FieldPlan) -> Result<Box<dyn Predicate>, String> {
-    if text == "bad" {
-        Err("1:1: no such name\n  bad\n  ^".into())
-    } else {
-        Ok(Box::new(Word(text.to_owned())))
     }
 }
 
@@ -82,7 +58,7 @@ fn run_with(arguments: &[&str], config: Option<&Path>, input: &[u8], terminal: b
         err_is_terminal: terminal,
         out_is_terminal: false,
     };
-    let code = run(&parsed.arguments, &overrides, &compile, &mut io);
+    let code = run(&parsed.arguments, &overrides, &mut io);
     drop(io);
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Outcome { code, out: text(out), err: text(err) }
@@ -95,32 +71,40 @@ fn run_on(arguments: &[&str], input: &[u8]) -> Outcome {
 const A: &str = r#"{"type":"request","request":{"operation":"delete","path":"secret/a"},"auth":{"metadata":{"role":"r\u0001"}}}"#;
 const B: &str = r#"  {"type":"response", "request":{"operation":"read","path":"secret/b"}}"#;
 
+const DELETE: &str = r#"Request.Operation == "delete""#;
+const READ: &str = r#"Request.Operation == "read""#;
+const SECRET: &str = r#"Request.Path startsWith "secret/""#;
+/// Fails on every record.
+const FAILS: &str = "int(Request.Path) > 0";
+const MISSPELT: &str = r#"Request.Operaton == "delete""#;
+
 fn both() -> Vec<u8> {
     format!("{A}\n{B}\n").into_bytes()
 }
 
 #[test]
 fn records_are_printed_as_they_came() {
-    let outcome = run_on(&["--rule", "delete"], &both());
+    let outcome = run_on(&["--rule", DELETE], &both());
     assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (0, &*format!("{A}\n"), ""));
-    let outcome = run_on(&["-r", "read", "-"], &both());
+    let outcome = run_on(&["-r", READ, "-"], &both());
     assert_eq!((outcome.code, outcome.out), (0, format!("{B}\n")));
-    let outcome = run_on(&["-r", "read", "-v"], &both());
+    let outcome = run_on(&["-r", READ, "-v"], &both());
     assert_eq!((outcome.code, outcome.out), (0, format!("{A}\n")));
-    let outcome = run_on(&["-r", "read", "-r", "delete"], &both());
+    let outcome = run_on(&["-r", READ, "-r", DELETE], &both());
     assert_eq!(outcome.out.lines().count(), 2);
-    let outcome = run_on(&["-r", "nothing like it"], &both());
+    let outcome = run_on(&["-r", "Type == 'other'"], &both());
     assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (1, "", ""));
-    assert_eq!(run_on(&["-r", "x"], b"").code, 1);
+    assert_eq!(run_on(&["-r", "true"], b"").code, 1);
 }
 
 #[test]
 fn counts() {
-    let outcome = run_on(&["-r", "secret", "--count"], &both());
+    let outcome = run_on(&["-r", SECRET, "--count"], &both());
     assert_eq!((outcome.code, outcome.out.as_str()), (0, "2\n"));
-    let outcome = run_on(&["-r", "nothing", "-c"], &both());
+    let outcome = run_on(&["-r", "false", "-c"], &both());
     assert_eq!((outcome.code, outcome.out.as_str()), (1, "0\n"));
-    let outcome = run_on(&["-r", "secret", "-c", "--format", "json"], b"{}\nx\n{\"a\":\"secret\"}\n");
+    let outcome =
+        run_on(&["-r", SECRET, "-c", "--format", "json"], b"{}\nx\n{\"request\":{\"path\":\"secret/\"}}\n");
     let counts: serde_json::Value = serde_json::from_str(&outcome.out).expect("JSON");
     assert_eq!(counts, serde_json::json!({ "matched": 1, "records": 2, "bad_lines": 1, "rule_errors": 0 }));
 }
@@ -129,20 +113,20 @@ fn counts() {
 fn bad_lines_are_skipped_and_told_at_the_end() {
     let mut input = b"not json\n\n   \n[1]\n\xff\n".to_vec();
     input.extend(both());
-    let outcome = run_on(&["-r", "delete"], &input);
+    let outcome = run_on(&["-r", DELETE], &input);
     assert_eq!((outcome.code, outcome.out), (0, format!("{A}\n")));
     assert!(
         outcome.err.starts_with("3 lines skipped that hold no audit entry; the first: standard input:1: "),
         "{}",
         outcome.err
     );
-    let outcome = run_on(&["-r", "delete"], b"x");
+    let outcome = run_on(&["-r", DELETE], b"x");
     assert!(outcome.code == 1 && outcome.err.starts_with("1 line skipped"), "{}", outcome.err);
 }
 
 #[test]
 fn a_rule_that_fails_is_no_match_and_told_at_the_end() {
-    let outcome = run_on(&["-r", "fail", "-r", "delete"], &both());
+    let outcome = run_on(&["-r", FAILS, "-r", DELETE], &both());
     assert_eq!((outcome.code, outcome.out), (0, format!("{A}\n")));
     let wanted =
         "2 evaluations failed and counted as no match; the first: standard input:1: rule 1: cannot tell\n";
@@ -151,7 +135,7 @@ fn a_rule_that_fails_is_no_match_and_told_at_the_end() {
 
 #[test]
 fn rules_that_do_not_compile_are_all_told() {
-    let outcome = run_on(&["-r", "bad", "-r", "fine", "-r", "bad"], &both());
+    let outcome = run_on(&["-r", MISSPELT, "-r", DELETE, "-r", MISSPELT], &both());
     assert_eq!((outcome.code, outcome.out.as_str()), (2, ""));
     assert!(outcome.err.contains("--rule 1: 1:1: no such name\n      bad\n      ^"), "{}", outcome.err);
     assert!(outcome.err.contains("--rule 3: "), "{}", outcome.err);
@@ -165,7 +149,7 @@ fn files_gzip_and_what_cannot_be_read() {
     encoder.write_all(&both()).expect("memory");
     let zipped = scratch.file("b.log.gz", &encoder.finish().expect("memory"));
     let missing = scratch.0.join("missing.log").display().to_string();
-    let outcome = run_on(&["-r", "delete", "--format", "json", &plain, &zipped], b"");
+    let outcome = run_on(&["-r", DELETE, "--format", "json", &plain, &zipped], b"");
     assert_eq!(outcome.code, 0);
     let lines: Vec<serde_json::Value> =
         outcome.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -174,12 +158,12 @@ fn files_gzip_and_what_cannot_be_read() {
     assert_eq!(lines[1]["record"]["request"]["path"], "secret/a");
     assert!(outcome.out.contains(A), "the record stands there byte for byte");
 
-    let outcome = run_on(&["-r", "delete", &missing, &plain, &scratch.0.display().to_string()], b"");
+    let outcome = run_on(&["-r", DELETE, &missing, &plain, &scratch.0.display().to_string()], b"");
     assert_eq!((outcome.code, outcome.out), (2, format!("{A}\n")), "the others are read all the same");
     assert!(outcome.err.contains(&missing) && outcome.err.lines().count() == 2, "{}", outcome.err);
     let cut = std::fs::read(&zipped).expect("readable");
     let damaged = scratch.file("c.log.gz", &cut[..cut.len() - 9]);
-    let outcome = run_on(&["-r", "delete", &damaged], b"");
+    let outcome = run_on(&["-r", DELETE, &damaged], b"");
     assert_eq!(outcome.code, 2, "{}", outcome.err);
 }
 
@@ -253,7 +237,7 @@ fn progress_is_for_terminals_and_long_runs() {
     let scratch = Scratch::new("progress");
     let file = scratch.file("a.log", &both());
     for terminal in [false, true] {
-        let outcome = run_with(&["-r", "delete", "-c", &file], None, b"", terminal);
+        let outcome = run_with(&["-r", DELETE, "-c", &file], None, b"", terminal);
         assert_eq!((outcome.out.as_str(), outcome.err.as_str()), ("1\n", ""), "too short to draw");
     }
     assert_eq!(total_bytes(&[PathBuf::from(&file)]), Some(both().len() as u64));
@@ -276,7 +260,7 @@ impl Write for Broken {
 #[test]
 fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
     for (kind, code, said) in [(io::ErrorKind::BrokenPipe, 0, false), (io::ErrorKind::StorageFull, 2, true)] {
-        let parsed = <Parsed as clap::Parser>::try_parse_from(["match", "-r", "delete"]).expect("arguments");
+        let parsed = <Parsed as clap::Parser>::try_parse_from(["match", "-r", DELETE]).expect("arguments");
         let mut err = Vec::new();
         let input = both();
         let mut io = Io {
@@ -286,7 +270,7 @@ fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
             err_is_terminal: false,
             out_is_terminal: false,
         };
-        assert_eq!(run(&parsed.arguments, &Overrides::default(), &compile, &mut io), code);
+        assert_eq!(run(&parsed.arguments, &Overrides::default(), &mut io), code);
         drop(io);
         assert_eq!(!err.is_empty(), said, "{}", String::from_utf8_lossy(&err));
     }
@@ -333,8 +317,8 @@ fn what_matched_is_shown_before_the_next_line_is_waited_for() {
         err_is_terminal: false,
         out_is_terminal: false,
     };
-    let parsed = <Parsed as clap::Parser>::try_parse_from(["match", "-r", "delete"]).expect("arguments");
-    assert_eq!(run(&parsed.arguments, &Overrides::default(), &compile, &mut io), 0);
+    let parsed = <Parsed as clap::Parser>::try_parse_from(["match", "-r", DELETE]).expect("arguments");
+    assert_eq!(run(&parsed.arguments, &Overrides::default(), &mut io), 0);
     drop(io);
     let events = journal.0.borrow().clone();
     let first_write = events.iter().position(|event| event == "write").expect("it was printed");

@@ -1,0 +1,675 @@
+//! Evaluation. Recursion follows the tree, whose height is bounded when the rule is compiled; steps, elements and bytes
+//! have budgets, so that no rule loops without end or uses memory without bound.
+
+use std::cell::Cell;
+
+use bumpalo::Bump;
+
+use super::ast::{BinaryOp, Literal, LogicOp, UnaryOp};
+use super::code::{Compare, Cond, CondKind, Equality, Ex, ExKind, Key, Member, StrTest};
+use super::env::{Constant, EnvKind, Environment};
+use super::error::EvalErrorKind;
+use super::methods;
+use super::types::{MapTy, Slice};
+use super::value::{Array, Evaluated, Fault, Fields, Items, Map, Struct, Value, fault, fault_of};
+use super::{EvalScratch, RunLimits};
+use crate::record::{Record, Slot, SlotId, json};
+
+/// One evaluation.
+pub(crate) struct Vm<'a> {
+    pub(crate) record: Record<'a>,
+    pub(crate) bump: &'a Bump,
+    pub(crate) now: Option<jiff::Timestamp>,
+    pub(crate) limits: RunLimits,
+    variables: &'a [Cell<Value<'a>>],
+    steps: Cell<usize>,
+    elements: Cell<usize>,
+    bytes: Cell<usize>,
+    depth: Cell<usize>,
+    /// An optional member met nil: the rest of the chain is nil.
+    broken: Cell<bool>,
+}
+
+/// The innermost predicate's element.
+pub(crate) struct Scope<'a> {
+    pub(crate) item: Result<Value<'a>, &'static str>,
+    pub(crate) index: usize,
+    pub(crate) acc: Value<'a>,
+}
+
+impl Scope<'_> {
+    /// Outside of every predicate.
+    pub(crate) const OUTSIDE: Scope<'static> =
+        Scope { item: Err("there is no element here"), index: 0, acc: Value::Nil };
+}
+
+/// How deep values may be nested when they are compared, written or read: recursion over values follows it.
+pub(crate) const VALUE_DEPTH_MAX: usize = 200;
+
+/// Gives the level back when it goes out of scope.
+pub(crate) struct Deeper<'v>(&'v Cell<usize>);
+
+impl Drop for Deeper<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl<'a> Vm<'a> {
+    pub(crate) fn new(
+        record: &Record<'a>,
+        scratch: &'a EvalScratch,
+        limits: RunLimits,
+        variables: usize,
+    ) -> Vm<'a> {
+        let bump = &scratch.bump;
+        Vm {
+            record: *record,
+            bump,
+            now: scratch.now,
+            limits,
+            variables: if variables == 0 {
+                &[]
+            } else {
+                bump.alloc_slice_fill_with(variables, |_| Cell::new(Value::Nil))
+            },
+            steps: Cell::new(0),
+            elements: Cell::new(0),
+            bytes: Cell::new(0),
+            depth: Cell::new(0),
+            broken: Cell::new(false),
+        }
+    }
+
+    /// Counts work; about one step for each operation, element or 64 bytes.
+    pub(crate) fn step(&self, steps: usize) -> Result<(), Fault> {
+        let used = self.steps.get().saturating_add(steps);
+        self.steps.set(used);
+        if used > self.limits.steps_max {
+            return Err(fault_of(EvalErrorKind::Limit, "the rule takes too many steps"));
+        }
+        Ok(())
+    }
+
+    /// Counts elements of new arrays, as the memory budget of the Go library.
+    pub(crate) fn grow(&self, elements: usize) -> Result<(), Fault> {
+        let used = self.elements.get().saturating_add(elements);
+        self.elements.set(used);
+        if used >= self.limits.memory_elements_max {
+            return Err(fault_of(EvalErrorKind::Limit, "the rule makes too many elements"));
+        }
+        self.step(elements / 16)
+    }
+
+    /// Counts bytes of new values.
+    pub(crate) fn take_bytes(&self, bytes: usize) -> Result<(), Fault> {
+        let used = self.bytes.get().saturating_add(bytes);
+        self.bytes.set(used);
+        if used > self.limits.memory_bytes_max {
+            return Err(fault_of(EvalErrorKind::Limit, "the rule uses too much memory"));
+        }
+        self.step(bytes / 64)
+    }
+
+    pub(crate) fn deeper(&self) -> Result<Deeper<'_>, Fault> {
+        let depth = self.depth.get() + 1;
+        if depth > VALUE_DEPTH_MAX {
+            return Err(fault_of(EvalErrorKind::Limit, "the value is nested too deeply"));
+        }
+        self.depth.set(depth);
+        Ok(Deeper(&self.depth))
+    }
+
+    pub(crate) fn array(&self, slice: Slice, items: Items<'a>) -> Value<'a> {
+        Value::Array(self.bump.alloc(Array { slice, nil: false, items }))
+    }
+
+    pub(crate) fn nil_array(&self, slice: Slice) -> Value<'a> {
+        Value::Array(self.bump.alloc(Array { slice, nil: true, items: Items::Values(&[]) }))
+    }
+
+    pub(crate) fn map(&self, ty: MapTy, entries: &'a [(Value<'a>, Value<'a>)]) -> Value<'a> {
+        Value::Map(self.bump.alloc(Map { ty, nil: false, entries }))
+    }
+
+    pub(crate) fn text(&self, text: &str) -> Result<Value<'a>, Fault> {
+        self.take_bytes(text.len())?;
+        Ok(Value::Str(self.bump.alloc_str(text).as_bytes()))
+    }
+
+    pub(crate) fn bytes_value(&self, bytes: &[u8]) -> Result<Value<'a>, Fault> {
+        self.take_bytes(bytes.len())?;
+        Ok(Value::Str(self.bump.alloc_slice_copy(bytes)))
+    }
+
+    pub(crate) fn concat_bytes(&self, a: &[u8], b: &[u8]) -> Result<&'a [u8], Fault> {
+        self.take_bytes(a.len() + b.len())?;
+        let joined = self.bump.alloc_slice_fill_copy(a.len() + b.len(), 0);
+        joined[..a.len()].copy_from_slice(a);
+        joined[a.len()..].copy_from_slice(b);
+        Ok(joined)
+    }
+
+    pub(crate) fn values(&self, values: &[Value<'a>]) -> Result<&'a [Value<'a>], Fault> {
+        self.take_bytes(std::mem::size_of_val(values))?;
+        Ok(self.bump.alloc_slice_copy(values))
+    }
+
+    /// Evaluates a condition.
+    pub(crate) fn test(&self, cond: &'a Cond, scope: &Scope<'a>) -> Result<bool, Fault> {
+        match &cond.kind {
+            CondKind::Const(value) => Ok(*value),
+            CondKind::All(conds) => {
+                for cond in conds {
+                    if !self.test(cond, scope)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            CondKind::AnyOf(conds) => {
+                for cond in conds {
+                    if self.test(cond, scope)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            CondKind::Not(cond) => Ok(!self.test(cond, scope)?),
+            CondKind::Str(slot, test) => match self.record.slot(*slot) {
+                Slot::Str(text) => Ok(test.hits(text.as_bytes())),
+                Slot::Absent | Slot::Unreached | Slot::Null => Ok(test.hits(b"")),
+                _ => Err(mistyped("a string", cond)),
+            },
+            CondKind::Bool(slot) => match self.record.slot(*slot) {
+                Slot::Bool(value) => Ok(value),
+                Slot::Absent | Slot::Unreached | Slot::Null => Ok(false),
+                _ => Err(mistyped("true or false", cond)),
+            },
+            CondKind::Int(slot, op, wanted) => {
+                self.test_int(*slot, *op, *wanted).ok_or_else(|| mistyped("an integer", cond))
+            }
+            CondKind::ListHas(slot, text) => {
+                self.test_list(*slot, text).ok_or_else(|| mistyped("an array of strings", cond))
+            }
+            CondKind::Text(..) | CondKind::Compare(_) | CondKind::Loop(_) | CondKind::Value(_) => {
+                self.test_general(cond, scope).map_err(|fault| located(fault, cond.span.range()))
+            }
+        }
+    }
+
+    fn test_int(&self, slot: SlotId, op: BinaryOp, wanted: i64) -> Option<bool> {
+        let found = match self.record.slot(slot) {
+            Slot::Number(text) => json::int(text)?,
+            Slot::Absent | Slot::Unreached | Slot::Null => 0,
+            _ => return None,
+        };
+        Some(match op {
+            BinaryOp::Eq => found == wanted,
+            BinaryOp::Ne => found != wanted,
+            BinaryOp::Lt => found < wanted,
+            BinaryOp::Le => found <= wanted,
+            BinaryOp::Gt => found > wanted,
+            _ => found >= wanted,
+        })
+    }
+
+    /// Looks at every element: an array that is mistyped fails wherever the wanted text stands.
+    fn test_list(&self, slot: SlotId, wanted: &str) -> Option<bool> {
+        let text = match self.record.slot(slot) {
+            Slot::Json(text) if text.first() == Some(&b'[') => text,
+            Slot::Absent | Slot::Unreached | Slot::Null => return Some(false),
+            _ => return None,
+        };
+        let mut found = false;
+        for node in json::elements(text) {
+            match node {
+                json::Node::Str(text) => found = found || text.eq_str(wanted),
+                json::Node::Null => found = found || wanted.is_empty(),
+                _ => return None,
+            }
+        }
+        Some(found)
+    }
+
+    fn test_general(&self, cond: &'a Cond, scope: &Scope<'a>) -> Result<bool, Fault> {
+        self.step(1)?;
+        match &cond.kind {
+            CondKind::Text(ex, test) => self.test_text(self.eval(ex, scope)?, test),
+            CondKind::Compare(compare) => self.compare(compare, scope),
+            CondKind::Loop(looped) => self.test_loop(looped, scope),
+            CondKind::Value(ex) => self.eval(ex, scope)?.bool(),
+            _ => Ok(false),
+        }
+    }
+
+    fn test_text(&self, value: Value<'a>, test: &StrTest) -> Result<bool, Fault> {
+        match (value, test) {
+            (Value::Str(text), test) => {
+                self.step(text.len() / 64)?;
+                Ok(test.hits(text))
+            }
+            (Value::Array(Array { items: Items::Bytes(bytes), .. }), StrTest::Matches(_)) => {
+                Ok(test.hits(bytes))
+            }
+            // Nil stands for the zero key of the set.
+            (Value::Nil, StrTest::In(set)) => Ok(set.contains(b"")),
+            (value, StrTest::Eq(_) | StrTest::In(_)) => value.str().map(|_| false),
+            (value, _) if value.is_nil() => Ok(false),
+            (value, _) => value.str().map(|_| false),
+        }
+    }
+
+    fn compare(&self, compare: &'a Compare, scope: &Scope<'a>) -> Result<bool, Fault> {
+        use BinaryOp::*;
+        let left = self.eval(&compare.left, scope)?;
+        let right = self.eval(&compare.right, scope)?;
+        match compare.op {
+            Eq | Ne => {
+                let equal = match (compare.mode, left, right) {
+                    (Equality::Ints, Value::Int(a), Value::Int(b)) => a == b,
+                    (Equality::Strs, Value::Str(a), Value::Str(b)) => a == b,
+                    (Equality::Ints, a, b) => {
+                        let other = if matches!(a, Value::Int(_)) { b } else { a };
+                        return Err(fault(format!("wanted an int, found {}", other.type_name())));
+                    }
+                    (Equality::Strs, a, b) => {
+                        a.str()?;
+                        b.str()?;
+                        false
+                    }
+                    (Equality::General, a, b) => self.equal(a, b)?,
+                };
+                Ok(equal == (compare.op == Eq))
+            }
+            In => self.contains(left, right),
+            Matches | Contains | StartsWith | EndsWith => self.dynamic_text(compare.op, left, right),
+            op => self.ordered(op, left, right),
+        }
+    }
+
+    fn dynamic_text(&self, op: BinaryOp, left: Value<'a>, right: Value<'a>) -> Result<bool, Fault> {
+        if left.is_nil() || right.is_nil() {
+            return Ok(false);
+        }
+        let right = right.str()?;
+        let left = match left {
+            Value::Array(Array { items: Items::Bytes(bytes), .. }) if op == BinaryOp::Matches => bytes,
+            other => other.str()?,
+        };
+        self.step((left.len() + right.len()) / 64)?;
+        Ok(match op {
+            BinaryOp::Contains => memchr::memmem::find(left, right).is_some(),
+            BinaryOp::StartsWith => left.starts_with(right),
+            BinaryOp::EndsWith => left.ends_with(right),
+            _ => {
+                if right.len() > self.limits.regex_bytes_max {
+                    return Err(fault_of(EvalErrorKind::Limit, "the pattern is too long"));
+                }
+                // Compiling is dear: the budget pays for it.
+                self.step(2_000 + right.len() * 100)?;
+                let regex = super::go_regex::GoRegex::new(&String::from_utf8_lossy(right));
+                let regex = regex.map_err(|error| fault(format!("bad regular expression: {error}")))?;
+                StrTest::Matches(Box::new(regex)).hits(left)
+            }
+        })
+    }
+
+    /// Evaluates an expression.
+    pub(crate) fn eval(&self, ex: &'a Ex, scope: &Scope<'a>) -> Evaluated<'a> {
+        match &ex.kind {
+            ExKind::Nil => Ok(Value::Nil),
+            ExKind::Bool(value) => Ok(Value::Bool(*value)),
+            ExKind::Int(value) => Ok(Value::Int(*value)),
+            ExKind::Float(value) => Ok(Value::Float(*value)),
+            ExKind::Str(value) => Ok(Value::Str(value)),
+            ExKind::Var(index) => Ok(self.variables.get(*index).map_or(Value::Nil, Cell::get)),
+            ExKind::Item => scope.item.map_err(fault),
+            ExKind::Index => Ok(Value::Int(scope.index as i64)),
+            ExKind::Acc => Ok(scope.acc),
+            ExKind::Cond(cond) => self.test(cond, scope).map(Value::Bool),
+            _ => self.eval_inner(ex, scope).map_err(|fault| located(fault, ex.span.range())),
+        }
+    }
+
+    fn eval_inner(&self, ex: &'a Ex, scope: &Scope<'a>) -> Evaluated<'a> {
+        self.step(1)?;
+        match &ex.kind {
+            ExKind::Field(slot, ty) => self.read_slot(*slot, ty),
+            ExKind::Bytes(value) => Ok(self.array(Slice::Bytes, Items::Bytes(value))),
+            ExKind::Constants(values) => self.constants(values),
+            ExKind::Env(env) => self.environment(env),
+            ExKind::Constant(env, index) => self.constant_of(env, *index),
+            ExKind::Logic(op, conds, last) => {
+                for cond in conds {
+                    if self.test(cond, scope)? == (*op == LogicOp::Or) {
+                        return Ok(Value::Bool(*op == LogicOp::Or));
+                    }
+                }
+                self.eval(last, scope)
+            }
+            ExKind::Sign(UnaryOp::Minus, ex) => self.negate(self.eval(ex, scope)?),
+            ExKind::Sign(_, ex) => self.eval(ex, scope),
+            ExKind::Binary(op, pair) => self.binary(*op, pair, scope),
+            ExKind::Coalesce(pair) => {
+                let left = self.eval(&pair[0], scope)?;
+                if left.is_nil() { self.eval(&pair[1], scope) } else { Ok(left) }
+            }
+            ExKind::InInts(ex, ints) => match self.eval(ex, scope)? {
+                Value::Int(value) => Ok(Value::Bool(ints.contains(&value))),
+                Value::Nil => Ok(Value::Bool(ints.contains(&0))),
+                other => Err(fault(format!("wanted an int, found {}", other.type_name()))),
+            },
+            ExKind::InLiterals(ex, values) => self.in_literals(self.eval(ex, scope)?, values),
+            ExKind::Chain(inner) => {
+                let before = self.broken.replace(false);
+                let value = self.eval(inner, scope);
+                self.broken.set(before);
+                let value = value?;
+                Ok(if value.is_nil() { Value::Nil } else { value })
+            }
+            ExKind::Member(member) => self.member(member, scope),
+            ExKind::Slice(parts) => self.slice(parts, scope),
+            ExKind::CallMethod(base, method, args) => {
+                let args = self.eval_all(args, scope)?;
+                let base = self.eval(base, scope)?;
+                if self.broken.get() {
+                    return Ok(Value::Nil);
+                }
+                self.call_method(base, *method, args)
+            }
+            ExKind::CallValue(callee, args) => {
+                let args = self.eval_all(args, scope)?;
+                match self.eval(callee, scope)? {
+                    _ if self.broken.get() => Ok(Value::Nil),
+                    Value::Method((base, method)) => self.call_method(*base, *method, args),
+                    other => Err(fault(format!("{} is not a function", other.type_name()))),
+                }
+            }
+            ExKind::Builtin(name, args) => self.builtin(name, args, scope),
+            ExKind::Loop(looped) => self.eval_loop(looped, scope),
+            ExKind::Let(index, pair) => {
+                let value = self.eval(&pair[0], scope)?;
+                if let Some(variable) = self.variables.get(*index) {
+                    variable.set(value);
+                }
+                self.eval(&pair[1], scope)
+            }
+            ExKind::Sequence(items) => {
+                let mut last = Value::Nil;
+                for item in items {
+                    last = self.eval(item, scope)?;
+                }
+                Ok(last)
+            }
+            ExKind::If(cond, pair) => {
+                let branch = if self.test(cond, scope)? { &pair[0] } else { &pair[1] };
+                self.eval(branch, scope)
+            }
+            ExKind::Array(items) => {
+                let values = self.eval_all(items, scope)?;
+                self.grow(values.len())?;
+                Ok(self.array(Slice::Any, Items::Values(values)))
+            }
+            ExKind::Map(pairs) => self.eval_map(pairs, scope),
+            ExKind::Fail(message) => Err(fault(message.to_string())),
+            _ => Ok(Value::Nil),
+        }
+    }
+
+    pub(crate) fn eval_all(&self, items: &'a [Ex], scope: &Scope<'a>) -> Result<&'a [Value<'a>], Fault> {
+        self.take_bytes(std::mem::size_of::<Value<'_>>() * items.len())?;
+        let values = self.bump.alloc_slice_fill_copy(items.len(), Value::Nil);
+        for (value, item) in values.iter_mut().zip(items) {
+            *value = self.eval(item, scope)?;
+        }
+        Ok(values)
+    }
+
+    fn eval_map(&self, pairs: &'a [(Ex, Ex)], scope: &Scope<'a>) -> Evaluated<'a> {
+        let mut entries = bumpalo::collections::Vec::with_capacity_in(pairs.len(), self.bump);
+        for (key, value) in pairs {
+            entries.push((self.eval(key, scope)?, self.eval(value, scope)?));
+        }
+        self.grow(pairs.len())?;
+        let mut kept = bumpalo::collections::Vec::with_capacity_in(pairs.len(), self.bump);
+        for (key, value) in entries {
+            let text = key.str()?;
+            self.step(kept.len())?;
+            // As Go fills the map from the last pair to the first: of equal keys the first one stays.
+            if !kept.iter().any(|(known, _)| matches!(known, Value::Str(known) if *known == text)) {
+                kept.push((key, value));
+            }
+        }
+        Ok(self.map(MapTy::StrAny { json: false }, kept.into_bump_slice()))
+    }
+
+    fn binary(&self, op: BinaryOp, pair: &'a [Ex; 2], scope: &Scope<'a>) -> Evaluated<'a> {
+        let left = self.eval(&pair[0], scope)?;
+        let right = self.eval(&pair[1], scope)?;
+        match op {
+            BinaryOp::Range => self.range(left, right),
+            op => self.arithmetic(op, left, right),
+        }
+    }
+
+    fn constants(&self, values: &'a [Literal]) -> Evaluated<'a> {
+        self.take_bytes(std::mem::size_of::<Value<'_>>() * values.len())?;
+        let values = self.bump.alloc_slice_fill_iter(values.iter().map(literal));
+        Ok(self.array(Slice::Any, Items::Values(values)))
+    }
+
+    fn in_literals(&self, needle: Value<'a>, values: &'a [Literal]) -> Evaluated<'a> {
+        for value in values {
+            if self.equal(literal(value), needle)? {
+                return Ok(Value::Bool(true));
+            }
+        }
+        Ok(Value::Bool(false))
+    }
+
+    fn environment(&self, env: &'a Environment) -> Evaluated<'a> {
+        match &*env.kind {
+            EnvKind::Audit(def) => {
+                let fields = Fields::Json(self.record.bytes());
+                Ok(Value::Struct(self.bump.alloc(Struct { def, fields, pointer: true })))
+            }
+            EnvKind::Constants(values) => {
+                let mut entries = bumpalo::collections::Vec::with_capacity_in(values.len(), self.bump);
+                for (name, value) in values {
+                    entries.push((Value::Str(name.as_bytes()), self.constant(value)?));
+                }
+                Ok(self.map(MapTy::StrAny { json: false }, entries.into_bump_slice()))
+            }
+        }
+    }
+
+    fn constant_of(&self, env: &'a Environment, index: usize) -> Evaluated<'a> {
+        match &*env.kind {
+            EnvKind::Constants(values) => {
+                values.get(index).map_or(Ok(Value::Nil), |(_, value)| self.constant(value))
+            }
+            EnvKind::Audit(_) => Ok(Value::Nil),
+        }
+    }
+
+    fn constant(&self, value: &'a Constant) -> Evaluated<'a> {
+        Ok(match value {
+            Constant::Nil => Value::Nil,
+            Constant::Bool(value) => Value::Bool(*value),
+            Constant::Int(value) => Value::Int(*value),
+            Constant::Float(value) => Value::Float(*value),
+            Constant::Str(value) => Value::Str(value.as_bytes()),
+            Constant::Ints(values) => {
+                let values = self.bump.alloc_slice_fill_iter(values.iter().map(|value| Value::Int(*value)));
+                self.array(Slice::Int, Items::Values(values))
+            }
+            Constant::Struct(def, fields) => {
+                let fields = Fields::Values(self.constant_slice(fields)?);
+                Value::Struct(self.bump.alloc(Struct { def, fields, pointer: false }))
+            }
+            Constant::Structs(def, values) => {
+                let values = self.constant_slice(values)?;
+                self.array(Slice::Struct(def.clone()), Items::Values(values))
+            }
+        })
+    }
+
+    fn constant_slice(&self, values: &'a [Constant]) -> Result<&'a [Value<'a>], Fault> {
+        let mut made = bumpalo::collections::Vec::with_capacity_in(values.len(), self.bump);
+        for value in values {
+            made.push(self.constant(value)?);
+        }
+        Ok(made.into_bump_slice())
+    }
+
+    fn member(&self, member: &'a Member, scope: &Scope<'a>) -> Evaluated<'a> {
+        let base = self.eval(&member.base, scope)?;
+        if self.broken.get() {
+            return Ok(Value::Nil);
+        }
+        if base.is_nil() && member.optional {
+            self.broken.set(true);
+            return Ok(Value::Nil);
+        }
+        match &member.key {
+            Key::Field(index) => match base {
+                Value::Struct(value) => self.field(value, *index),
+                other => Err(fault(format!("{} has no fields", other.type_name()))),
+            },
+            Key::Name(name) => self.fetch(base, Value::Str(name.as_bytes()), member.json),
+            Key::Value(key) => {
+                let key = self.eval(key, scope)?;
+                self.fetch(base, key, member.json)
+            }
+        }
+    }
+
+    /// A member by a key that is known at run time.
+    pub(crate) fn fetch(&self, base: Value<'a>, key: Value<'a>, json: bool) -> Evaluated<'a> {
+        if let Value::Str(name) = key
+            && let Some(method) = self.method_of(base, name)
+        {
+            return Ok(method);
+        }
+        let lenient = json && matches!(key, Value::Str(_));
+        match base {
+            Value::Array(array) if !lenient => {
+                let index = key.to_int()?;
+                let length = array.items.len();
+                let at = if index < 0 { index.wrapping_add(length as i64) } else { index };
+                usize::try_from(at).ok().and_then(|at| array.items.get(at)).ok_or_else(|| {
+                    fault(format!("index {index} is out of range: the array has {length} elements"))
+                })
+            }
+            Value::Str(text) if !lenient => {
+                let index = key.to_int()?;
+                let at = if index < 0 { index.wrapping_add(text.len() as i64) } else { index };
+                let byte = usize::try_from(at).ok().and_then(|at| text.get(at));
+                byte.map(|byte| Value::U8(*byte))
+                    .ok_or_else(|| fault(format!("index {index} is out of range")))
+            }
+            Value::Map(map) => match self.lookup(map, key)? {
+                Some(value) => Ok(value),
+                None => Ok(match map.ty {
+                    MapTy::StrStr => Value::Str(b""),
+                    MapTy::StrStrs => self.nil_array(Slice::Str),
+                    MapTy::Groups => self.nil_array(Slice::Any),
+                    _ => Value::Nil,
+                }),
+            },
+            Value::Struct(value) => {
+                let name = key.str()?;
+                let index = value.def.fields.iter().position(|field| field.name.as_bytes() == name);
+                match index {
+                    Some(index) => self.field(value, index),
+                    None => Err(fault(format!("there is no field {:?}", String::from_utf8_lossy(name)))),
+                }
+            }
+            _ if json => Ok(Value::Nil),
+            other => Err(fault(format!("{} has no members", other.type_name()))),
+        }
+    }
+
+    pub(crate) fn method_of(&self, base: Value<'a>, name: &[u8]) -> Option<Value<'a>> {
+        let name = std::str::from_utf8(name).ok()?;
+        let method = match base {
+            Value::Struct(value) if value.def.shown_as.is_some() && name == "String" => methods::STRING,
+            Value::Struct(_) => return None,
+            base => methods::find(&base.receiver_ty(), name)?,
+        };
+        Some(Value::Method(self.bump.alloc((base, method))))
+    }
+
+    fn slice(&self, parts: &'a [Option<Ex>; 3], scope: &Scope<'a>) -> Evaluated<'a> {
+        let [Some(base), from, to] = parts else { return Ok(Value::Nil) };
+        let base = self.eval(base, scope)?;
+        let length = match base {
+            Value::Array(array) => array.items.len(),
+            Value::Str(text) => text.len(),
+            other => return Err(fault(format!("{} cannot be cut", other.type_name()))),
+        };
+        // As Go: the upper bound is evaluated first.
+        let to = match to {
+            Some(ex) => self.eval(ex, scope)?.to_int()?,
+            None => length as i64,
+        };
+        let from = match from {
+            Some(ex) => self.eval(ex, scope)?.to_int()?,
+            None => 0,
+        };
+        let clamp = |at: i64| if at < 0 { at.wrapping_add(length as i64).max(0) } else { at };
+        let to = usize::try_from(clamp(to)).unwrap_or(usize::MAX).min(length);
+        let from = usize::try_from(clamp(from)).unwrap_or(usize::MAX).min(to);
+        Ok(match base {
+            Value::Array(array) => Value::Array(self.bump.alloc(Array {
+                slice: array.slice.clone(),
+                nil: array.nil,
+                items: array.items.slice(from, to),
+            })),
+            Value::Str(text) => Value::Str(text.get(from..to).unwrap_or(b"")),
+            other => other,
+        })
+    }
+}
+
+fn literal(value: &Literal) -> Value<'_> {
+    match value {
+        Literal::Bool(value) => Value::Bool(*value),
+        Literal::Int(value) => Value::Int(*value),
+        Literal::Float(value) => Value::Float(*value),
+        Literal::Str(value) => Value::Str(value),
+    }
+}
+
+/// Gives a failure its place, unless something deeper has.
+pub(crate) fn located(mut fault: Fault, span: std::ops::Range<usize>) -> Fault {
+    if fault.span.is_empty() {
+        fault.span = span;
+    }
+    fault
+}
+
+#[cold]
+fn mistyped(wanted: &str, cond: &Cond) -> Fault {
+    located(
+        fault_of(EvalErrorKind::MistypedField, format!("the field is not {wanted} in this record")),
+        cond.span.range(),
+    )
+}
+
+impl StrTest {
+    pub(crate) fn hits(&self, text: &[u8]) -> bool {
+        match self {
+            StrTest::Eq(value) => **value == *text,
+            StrTest::In(set) => set.contains(text),
+            StrTest::Prefix(value) => text.starts_with(value),
+            StrTest::Suffix(value) => text.ends_with(value),
+            StrTest::Contains(finder) => finder.find(text).is_some(),
+            StrTest::Matches(regex) => match std::str::from_utf8(text) {
+                Ok(text) => regex.is_match(text),
+                Err(_) => regex.is_match(&super::builtins::strings::replaced(text)),
+            },
+        }
+    }
+}
