@@ -162,17 +162,17 @@ fn setup_shows_the_stanza_where_the_api_is_not_allowed_and_openbao_takes_it() {
     };
     let dir = TempDir::new("setup");
     let first = OpenBao::start(&program, &dir.join("first"), "");
-    for (listeners, kind) in [(WITH_TCP, "audit \"socket\""), (HTTP_ONLY, "audit \"http\"")] {
-        let daemon = Daemon::start(&for_openbao(listeners, first.port()));
-        let refused = daemon.run(&["setup"], &[("VAULT_TOKEN", ROOT)]);
+    for device in ["socket", "http"] {
+        let daemon = Daemon::start(&for_openbao(WITH_TCP, first.port()));
+        let refused = daemon.run(&["setup", "--device", device], &[("VAULT_TOKEN", ROOT)]);
+        let kind = format!("audit \"{device}\"");
         let said = format!("{}{}", refused.stdout, refused.stderr);
-        assert!(said.contains("audit \""), "the stanza is shown: {said}");
-        let stanza = daemon.run(&["setup", "--print"], &[]);
+        assert!(!refused.status.success() && said.contains(&kind), "the stanza is shown: {said}");
+        let stanza = daemon.run(&["setup", "--print", "--device", device], &[]);
         assert!(stanza.status.success(), "{}", stanza.stderr);
-        assert!(stanza.stdout.contains(kind), "{}", stanza.stdout);
+        assert!(stanza.stdout.contains(&kind), "{}", stanza.stdout);
         // The stanza as printed, in a server of its own.
-        let name = kind.replace(['"', ' '], "");
-        let second = OpenBao::start(&program, &dir.join(&name), &stanza.stdout);
+        let second = OpenBao::start(&program, &dir.join(device), &stanza.stdout);
         second.api().root("GET", "sys/mounts", "");
         wait_until("the entries of that call arrive", || {
             daemon.lines("all.log").iter().filter(|line| line.contains("\"sys/mounts\"")).count() == 2

@@ -15,6 +15,9 @@ use crate::support::{PATIENCE, TempDir, free_port, happens_within, wait_until};
 /// The executable under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_vault-audit-filter");
 
+/// How long a command that is not `serve` may run.
+const RUN_MAX: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// Prefix of every metric.
 const PREFIX: &str = "vault_audit_filter_";
 
@@ -82,9 +85,23 @@ impl Plan {
         command
     }
 
-    /// Runs a command of the program to its end.
+    /// Runs a command of the program to its end. One that does not end is killed: its status has no code then.
     pub fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(self.command(arguments).output().expect("the program starts"))
+        self.run_with(arguments, &[])
+    }
+
+    fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+        let names = ["run.stdout", "run.stderr"];
+        let [out, err] = names.map(|name| File::create(self.path(name)).expect("its output"));
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied()).stdout(out).stderr(err);
+        let mut child = command.spawn().expect("the program starts");
+        if !happens_within(RUN_MAX, || matches!(child.try_wait(), Ok(Some(_)))) {
+            let _ = child.kill();
+        }
+        let status = child.wait().expect("its status");
+        let [stdout, stderr] = names.map(|name| read_text(&self.path(name)));
+        Ended { status, stdout, stderr }
     }
 
     /// Starts `serve` and waits until `/readyz` says that every listener is bound.
@@ -117,7 +134,10 @@ pub fn run_program(arguments: &[&str], input: &[u8]) -> Ended {
     // It may end without reading all of it.
     let _ = std::io::Write::write_all(&mut stdin, input);
     drop(stdin);
-    Ended::of(child.wait_with_output().expect("its output"))
+    let output = child.wait_with_output().expect("its output");
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ended { status: output.status, stdout, stderr }
 }
 
 /// The settings of whoever runs the tests must not reach the program.
@@ -141,16 +161,6 @@ pub struct Ended {
     pub stderr: String,
 }
 
-impl Ended {
-    fn of(output: std::process::Output) -> Ended {
-        Ended {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
 /// A running program. When dropped it is asked to end, and killed when it does not; if the test has failed, its
 /// standard error is printed.
 #[derive(Debug)]
@@ -169,8 +179,7 @@ impl Daemon {
 
     /// Runs another command with its configuration, to the end.
     pub fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
-        let mut command = self.plan.command(arguments);
-        Ended::of(command.envs(environment.iter().copied()).output().expect("the program starts"))
+        self.plan.run_with(arguments, environment)
     }
 
     /// Port of the HTTP listener.
@@ -262,7 +271,7 @@ impl Daemon {
 
     /// What it has said so far.
     pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.path("stderr")).unwrap_or_default()).into_owned()
+        read_text(&self.path("stderr"))
     }
 
     /// A number from `/proc/PID/status`, such as `Threads` or `VmRSS` (in KiB).
@@ -329,6 +338,11 @@ impl Drop for Daemon {
             eprintln!("--- standard error of the program ---\n{}---", self.stderr());
         }
     }
+}
+
+/// A file as text; nothing when it does not exist.
+fn read_text(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
 /// The series of a text exposition, without the common prefix.

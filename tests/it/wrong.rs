@@ -56,7 +56,6 @@ const MISTAKES: &[Wrong] = &[
     ),
     wrong("rule_groups:\n  - name: a\n    rules:\n      - 'Request.Path startsWith'", 4, "startsWith", "^"),
     wrong("rule_groups:\n  - name: a\n    rules:\n      - 'Request.Path > 3'", 4, "Request.Path > 3", "^"),
-    wrong("rule_groups:\n  - name: a\n    rules:\n      - 'Request.Path'", 4, "Request.Path", "bool"),
     wrong("rule_groups:\n  - name: a\n    rules:\n      - 'Type matches \"a(\"'", 4, "a(", "^"),
     wrong(
         "rule_groups:\n  - name: a\n    messaging: { type: slack_webhook, webhook_url: \"http://127.0.0.1:9/\", template: \"{{ Request.Pth }}\" }",

@@ -34,7 +34,13 @@ impl OpenBao {
     /// waits until it answers and has its root token.
     pub fn start(program: &Path, dir: &Path, config: &str) -> OpenBao {
         std::fs::create_dir_all(dir).expect("a directory for OpenBao");
-        let port = super::free_port();
+        // In development mode it also listens on the port after its own.
+        let port = loop {
+            let port = super::free_port();
+            if super::free_port() == port + 1 {
+                break port;
+            }
+        };
         let (file, log) = (dir.join("openbao.hcl"), dir.join("openbao.log"));
         std::fs::write(&file, config).expect("OpenBao's configuration");
         let out = File::create(&log).expect("OpenBao's log");
