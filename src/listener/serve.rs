@@ -235,3 +235,23 @@ pub(super) fn arm_listener(core: &Core, index: usize, listener: &super::socket::
         core.listeners[index].resume_at_ms.store(core.now_ms() + ACCEPT_PAUSE_MS, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panic_messages_are_made_printable() {
+        let text = |panic: Box<dyn std::any::Any + Send>| panic_text(&*panic);
+        assert_eq!(text(Box::new("a\nb\u{1b}")), r"a\nb\u{1b}");
+        assert_eq!(text(Box::new("owned\0".to_owned())), r"owned\0");
+        assert_eq!(text(Box::new(7)), "no message");
+    }
+
+    #[test]
+    fn only_errors_of_the_listener_make_it_rest() {
+        let passing = |errno: Errno| is_passing(&std::io::Error::from(errno));
+        assert!(passing(Errno::ECONNABORTED) && passing(Errno::EPROTO));
+        assert!(!passing(Errno::EMFILE) && !passing(Errno::ENFILE) && !passing(Errno::ENOBUFS));
+    }
+}
