@@ -85,7 +85,9 @@ impl Environment {
             .iter()
             .map(|field| FieldDef { name: (*field).into(), json: (*field).into(), ty: Ty::Str })
             .collect();
-        Arc::new(StructDef { name: Some(name.into()), fields, shown_as: shown_as.map(Into::into) })
+        let fields: Vec<FieldDef> = fields;
+        let shown = fields.len();
+        Arc::new(StructDef { name: Some(name.into()), fields, shown, shown_as: shown_as.map(Into::into) })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Ty> {
@@ -120,6 +122,15 @@ impl Environment {
 /// The package that `type()` shows before the names of the entry's types, as in the Go program the conformance rows come from.
 const PACKAGE: &str = "main";
 
+/// The last field of the predecessor in each type that has more now; the anonymous one is a granting policy.
+const LAST_FIELDS: [(&str, &str); 5] = [
+    ("AuditLog", "RemoteAddr"),
+    ("Auth", "TokenIssueTime"),
+    ("Request", "RemotePort"),
+    ("Response", "Data"),
+    ("", "Type"),
+];
+
 type Known = Vec<(*const StructType, Arc<StructDef>)>;
 
 /// One definition for each schema type, so that values of one type can be compared.
@@ -127,7 +138,7 @@ fn struct_def(schema: &'static StructType, known: &mut Known) -> Arc<StructDef> 
     if let Some((_, def)) = known.iter().find(|(seen, _)| std::ptr::eq(*seen, schema)) {
         return def.clone();
     }
-    let fields = schema
+    let fields: Vec<FieldDef> = schema
         .fields
         .iter()
         .map(|field| FieldDef {
@@ -137,7 +148,10 @@ fn struct_def(schema: &'static StructType, known: &mut Known) -> Arc<StructDef> 
         })
         .collect();
     let name = (!schema.name.is_empty()).then(|| format!("{PACKAGE}.{}", schema.name).into());
-    let def = Arc::new(StructDef { name, fields, shown_as: None });
+    let last = LAST_FIELDS.iter().filter(|(ty, _)| *ty == schema.name);
+    let shown = last.filter_map(|(_, last)| fields.iter().position(|field| &*field.name == *last)).next();
+    let shown = shown.map_or(fields.len(), |at| at + 1);
+    let def = Arc::new(StructDef { name, fields, shown, shown_as: None });
     known.push((schema, def.clone()));
     def
 }

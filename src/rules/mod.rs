@@ -12,8 +12,8 @@
 //! - `record` is the whole entry, untyped. A missing key is nil, and a member of nil, or of a value without members,
 //!   is nil too as long as it came from `record` (`record.request.data.options.cas` needs no `?.`). In every other
 //!   place a member of nil fails, as in Go.
-//! - The environment has more fields than the predecessor's, so `"Namespace" in Request`, `string(Auth)` and
-//!   `toJSON(Request)` see more.
+//! - The environment has more fields than the predecessor's, so `"Namespace" in Request` is true. `string(Auth)` and
+//!   `toJSON(Request)` show the predecessor's fields only, so that rules that compare such text keep their meaning.
 //! - A mistyped field fails the rules that read it, not the record; keys match exactly; the last duplicate wins.
 //! - `keys`, `values` and `toPairs` give the entries of string-keyed maps in the order of their keys; Go has no order.
 //! - Sorting keeps the order of equal elements; Go does so up to twelve elements.
@@ -23,6 +23,7 @@ mod ast;
 mod builtins;
 mod check;
 mod check_builtins;
+mod check_messages;
 mod code;
 mod compile;
 mod env;
@@ -35,10 +36,12 @@ pub mod go_regex;
 mod go_time;
 mod lexer;
 mod loops;
+mod members;
 mod methods;
 mod numbers;
 mod ops;
 mod parser;
+mod parser_values;
 mod read;
 mod rewrite;
 #[cfg(test)]

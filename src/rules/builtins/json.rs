@@ -74,13 +74,13 @@ impl<'a> Vm<'a> {
             }
             Value::Struct(value) => {
                 out.push(b'{');
-                for (index, field) in value.def.fields.iter().enumerate() {
+                for (index, field) in value.def.fields.iter().take(value.def.shown).enumerate() {
                     separate(index, indent + 1, out);
                     write_string(field.json.as_bytes(), out);
                     out.extend_from_slice(b": ");
                     self.write_json(self.field(value, index)?, indent + 1, out)?;
                 }
-                close(value.def.fields.len(), indent, b'}', out);
+                close(value.def.shown, indent, b'}', out);
             }
             Value::Time(time) => write_string(go_time::rfc3339(time).as_bytes(), out),
             // A Go location has no exported fields.
@@ -107,8 +107,10 @@ fn close(count: usize, indent: usize, bracket: u8, out: &mut Vec<u8>) {
 /// With Go's escapes, those for HTML included.
 fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    for (c, _) in runes(text) {
+    for (c, length) in runes(text) {
         match c {
+            // A byte that is not UTF-8.
+            '\u{fffd}' if length == 1 => out.extend_from_slice(b"\\ufffd"),
             '"' => out.extend_from_slice(b"\\\""),
             '\\' => out.extend_from_slice(b"\\\\"),
             '\n' => out.extend_from_slice(b"\\n"),

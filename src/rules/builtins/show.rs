@@ -57,7 +57,7 @@ impl<'a> Vm<'a> {
                 Some(text) => out.extend_from_slice(text.as_bytes()),
                 None => {
                     out.push(b'{');
-                    for index in 0..value.def.fields.len() {
+                    for index in 0..value.def.shown {
                         if index > 0 {
                             out.push(b' ');
                         }
