@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fch
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use rustix::fs::RenameFlags;
+use rustix::fs::{AtFlags, RenameFlags, StatxFlags};
 
 /// Mode of new log files, before the umask.
 pub(super) const FILE_MODE: u32 = 0o600;
@@ -83,6 +83,18 @@ pub(super) fn ends_torn(file: &File, len: u64) -> io::Result<bool> {
     let mut last = [0];
     file.read_exact_at(&mut last, at)?;
     Ok(last != *b"\n")
+}
+
+/// How many names the file has.
+///
+/// Only that is asked for: where the kernel keeps multigrain timestamps (Linux 6.13), a look at the times of a file makes the next write
+/// to it take a new one and journal it, which costs as much as the write.
+pub(super) fn link_count(file: &File) -> io::Result<u64> {
+    match rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::NLINK) {
+        Ok(found) => Ok(u64::from(found.stx_nlink)),
+        // No such call, or a sandbox that forbids it.
+        Err(_) => Ok(file.metadata()?.nlink()),
+    }
 }
 
 /// What is at `path` itself; `None` when nothing is (also when a directory above it is missing).
@@ -219,6 +231,18 @@ mod tests {
         assert_eq!(FileId::of(&in_place.metadata().expect("stat")), FileId::of(&meta));
         in_place.write_all_at(b"x", 0).expect("write in place");
         assert_eq!(fs::read(dir.path("a")).expect("read"), b"x2345678");
+    }
+
+    #[test]
+    fn links_are_counted() {
+        let dir = TempDir::new("links");
+        let (file, _) = open_append(&dir.path("a"), false).expect("open");
+        assert_eq!(link_count(&file).expect("stat"), 1);
+        fs::hard_link(dir.path("a"), dir.path("b")).expect("link");
+        assert_eq!(link_count(&file).expect("stat"), 2);
+        remove(&dir.path("a")).expect("remove");
+        remove(&dir.path("b")).expect("remove");
+        assert_eq!(link_count(&file).expect("stat"), 0);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::io::{self, Seek};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -183,7 +182,7 @@ impl LogFile {
             Ok(written) => return Err(self.fell_short(current, &description, lines, written, room.bytes)),
             Err(e) => return self.refused(current, &room, given_back(e)),
         }
-        if description.metadata()?.nlink() == 0 && self.replace_unlinked(current)? {
+        if fs::link_count(&description)? == 0 && self.replace_unlinked(current)? {
             return Ok(Turn::Again);
         }
         self.make_durable(current, &description)?;
