@@ -13,6 +13,8 @@ pub mod pace;
 mod queue;
 pub mod retry;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod worker;
 

@@ -181,6 +181,7 @@ impl Shared {
         }
     }
 
+    #[allow(clippy::result_large_err, reason = "the channel gives the task back, which is moved on at once")]
     fn try_queue(&self, job: Job) -> Result<(), TrySendError<Job>> {
         match &*self.tx.load() {
             Some(tx) => tx.try_send(job),
@@ -297,7 +298,7 @@ impl Shared {
 
     /// Drops all that is left after the workers have gone.
     pub(super) fn sweep(&self) {
-        let mut left = std::mem::take(&mut *self.gate.lock()).into_deferred();
+        let mut left = self.gate.lock().take_deferred();
         let waiting = std::mem::take(&mut *self.room.lock());
         self.room_len.store(0, Ordering::SeqCst);
         // The channel says "disconnected" when the last submit that was under way has ended.

@@ -18,8 +18,8 @@ use crate::sink::DeliveryError;
 /// Tasks that may wait for another attempt beside the queue (and as many more as there are workers). While the sink is down
 /// fresh tasks take turns as the probe until so many wait, so that neither an outage nor one poisoned task uses up one task's attempts at once.
 pub(super) const DEFERRED_TASKS_MAX: usize = 16;
-/// Shortest time between two lines about failed tasks of one sink.
-const FAILURE_LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest time between two lines of one kind about one sink: failed tasks, dropped tasks, going down.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the workers of one sink decide by.
 #[derive(Debug, Default)]
@@ -30,8 +30,27 @@ pub(super) struct Gate {
     /// Set once, when the drain begins: when it must end.
     drain_until: Option<Instant>,
     went_down_at: Option<Instant>,
-    failure_line_at: Option<Instant>,
+    /// Whether the line that the sink is down was written; then one follows when it is up again.
+    down_said: bool,
+    down_line: LineLimit,
+    failure_line: LineLimit,
     failures_unsaid: u64,
+    drop_line: LineLimit,
+    drops_said: u64,
+}
+
+/// Lets a line out at most once in [`LINE_INTERVAL`].
+#[derive(Debug, Default)]
+struct LineLimit(Option<Instant>);
+
+impl LineLimit {
+    fn allows(&mut self, now: Instant) -> bool {
+        let allowed = self.0.is_none_or(|at| now.saturating_duration_since(at) >= LINE_INTERVAL);
+        if allowed {
+            self.0 = Some(now);
+        }
+        allowed
+    }
 }
 
 impl Gate {
@@ -39,8 +58,8 @@ impl Gate {
         self.deferred.len()
     }
 
-    pub(super) fn into_deferred(self) -> Vec<Job> {
-        self.deferred
+    pub(super) fn take_deferred(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.deferred)
     }
 
     /// The oldest deferred task of those with the fewest attempts whose time has come.
@@ -71,6 +90,7 @@ enum Next {
 pub(super) fn run(shared: &Arc<Shared>, number: usize) {
     let wake = &shared.wakes[number].1;
     loop {
+        shared.say_drops();
         match shared.next() {
             Next::Attempt(job, probe) => shared.attempt(job, probe),
             Next::Digest(dropped, within, probe) => shared.tell_digest(dropped, within, probe),
@@ -238,20 +258,34 @@ impl Shared {
         }
     }
 
-    /// One line per task that was given up, at most one in [`FAILURE_LINE_INTERVAL`]; the rest is counted in the next.
+    /// One line per task that was given up, at most one in [`LINE_INTERVAL`]; the rest is counted in the next.
     fn say_failed(&self, job: &Job, reason: &str, error: &DeliveryError, now: Instant) {
         let mut gate = self.gate.lock();
-        if gate.failure_line_at.is_some_and(|at| now.saturating_duration_since(at) < FAILURE_LINE_INTERVAL) {
+        if !gate.failure_line.allows(now) {
             gate.failures_unsaid += 1;
             return;
         }
-        gate.failure_line_at = Some(now);
         let unsaid = std::mem::take(&mut gate.failures_unsaid);
         drop(gate);
         let more =
             if unsaid > 0 { format!(" ({unsaid} more since the last such line)") } else { String::new() };
         let (sink, id, n) = (&self.name, job.task.id, job.attempts);
         log::warn!("{sink}: task {id} given up ({reason}) after {n} attempts: {error}{more}");
+    }
+
+    /// Says how many tasks were dropped since the last such line. On a worker's thread: the request path does not write diagnostics.
+    fn say_drops(&self) {
+        let dropped = self.meters.dropped.get();
+        let mut gate = self.gate.lock();
+        if dropped == gate.drops_said || gate.drain_until.is_some() || !gate.drop_line.allows(clock::now()) {
+            return;
+        }
+        let new = dropped - std::mem::replace(&mut gate.drops_said, dropped);
+        drop(gate);
+        log::warn!(
+            "{}: {new} tasks dropped, see tasks_dropped_total for the reasons; {dropped} in all",
+            self.name
+        );
     }
 
     /// What an attempt's answer says about the sink and its destination.
@@ -284,9 +318,18 @@ impl Shared {
             return;
         };
         let since = if news == Condition::Up { gate.went_down_at.take() } else { None };
+        // A sink that fails now and then must not fill the diagnostics.
+        let say = match news {
+            Condition::Up => std::mem::take(&mut gate.down_said),
+            Condition::Down => gate.down_line.allows(now),
+            Condition::Blocked => true,
+        };
+        gate.down_said |= say && news != Condition::Up;
         self.meters.up.set(i64::from(news == Condition::Up));
         drop(gate);
-        self.say_condition(news, error, since, now);
+        if say {
+            self.say_condition(news, error, since, now);
+        }
         self.wake_all();
     }
 

@@ -43,11 +43,11 @@ impl Endpoint {
         if text.is_empty() {
             return Err("the URL is empty");
         }
-        let uri: Uri = text.parse().map_err(|_| "not a URL; write https://HOST/PATH")?;
-        let scheme = uri.scheme_str().unwrap_or_default().to_ascii_lowercase();
+        let scheme = text.split_once("://").map_or(String::new(), |(scheme, _)| scheme.to_ascii_lowercase());
         if scheme != "http" && scheme != "https" {
             return Err("the URL must start with https:// or http://");
         }
+        let uri: Uri = text.parse().map_err(|_| "not a URL; write https://HOST/PATH")?;
         let host = uri.host().filter(|h| !h.is_empty()).ok_or("the URL names no host")?;
         let port = uri.port_u16().map_or_else(String::new, |p| format!(":{p}"));
         Ok(Endpoint { shown: format!("{scheme}://{host}{port}"), url: Secret::new(text) })

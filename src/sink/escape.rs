@@ -82,10 +82,11 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Cuts `text` to `chars_max` characters, the last of which say so and name the request. Entities and code spans stay whole.
-pub(super) fn cut(text: &mut String, chars_max: usize, request_id: Option<&str>) {
+/// Cuts `text` to `chars_max` characters, the last of which say so and name the request. Entities and code spans stay whole. With
+/// `is_part` something is missing already, and is said to be.
+pub(super) fn cut(text: &mut String, chars_max: usize, request_id: Option<&str>, is_part: bool) {
     // No string has more characters than bytes.
-    if text.len() <= chars_max || text.chars().count() <= chars_max {
+    if !is_part && (text.len() <= chars_max || text.chars().count() <= chars_max) {
         return;
     }
     let note = match request_id {

@@ -42,15 +42,18 @@ fn texts_keep_their_lines_and_ticks() {
 #[test]
 fn cuts_say_so() {
     let mut short = "ä".repeat(50);
-    cut(&mut short, 50, Some("id"));
+    cut(&mut short, 50, Some("id"), false);
     assert_eq!(short, "ä".repeat(50));
     let mut long = "ä".repeat(51);
-    cut(&mut long, 50, Some("id-1"));
+    cut(&mut long, 50, Some("id-1"), false);
     assert!(long.ends_with(" … (truncated, request id id-1)"), "{long}");
     assert!(long.chars().count() <= 50);
     let mut long = "ä".repeat(51);
-    cut(&mut long, 50, None);
+    cut(&mut long, 50, None, false);
     assert!(long.ends_with(" … (truncated)"));
+    let mut part = "short".to_owned();
+    cut(&mut part, 50, None, true);
+    assert_eq!(part, "short … (truncated)");
 }
 
 proptest! {
@@ -74,7 +77,7 @@ proptest! {
         let mut out = String::new();
         Markup::Slack.push_value(&mut out, &text);
         let whole = out.clone();
-        cut(&mut out, limit, Some("x"));
+        cut(&mut out, limit, Some("x"), false);
         prop_assert!(out.chars().count() <= limit);
         if let Some(kept) = out.strip_suffix(" … (truncated, request id x)") {
             prop_assert!(whole.starts_with(kept));

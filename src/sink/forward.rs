@@ -273,7 +273,6 @@ fn send_line(
     deadline: Instant,
     connect: impl Fn() -> io::Result<Stream>,
 ) -> Result<(), DeliveryError> {
-    let line = one_line(record);
     let old = loop {
         // A statement of its own: the lock must not be held while the connection is looked at.
         let next = kept.lock().pop();
@@ -290,7 +289,7 @@ fn send_line(
         Some(stream) => stream,
         None => connect().map_err(|e| transient(address, &e))?,
     };
-    stream.write_all(&line, deadline).map_err(|e| transient(address, &e))?;
+    stream.write_all(&one_line(record), deadline).map_err(|e| transient(address, &e))?;
     let mut kept = kept.lock();
     if kept.len() < CONNECTIONS_MAX {
         kept.push(stream);
@@ -301,10 +300,9 @@ fn send_line(
 /// The record with exactly one newline, at its end. Within JSON, line breaks stand between values only, so a space does as well.
 fn one_line(record: &[u8]) -> Vec<u8> {
     let mut line = record.trim_ascii_end().to_vec();
-    for byte in &mut line {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
+    if let Some(at) = memchr::memchr2(b'\n', b'\r', &line) {
+        // Few records have any.
+        line[at..].iter_mut().filter(|b| matches!(b, b'\n' | b'\r')).for_each(|b| *b = b' ');
     }
     line.push(b'\n');
     line

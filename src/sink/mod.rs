@@ -13,6 +13,10 @@ mod forward;
 mod mattermost;
 mod resolver;
 mod slack;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod text;
 mod webhook;
 

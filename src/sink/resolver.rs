@@ -112,9 +112,7 @@ impl Resolver {
                 };
             }
             if !entry.pending && state.lookups < LOOKUPS_MAX {
-                if let Err(e) = self.start(&mut state, &key) {
-                    return Err(ResolveError::Failed(e.to_string()));
-                }
+                self.start(&mut state, &key).map_err(|e| ResolveError::Failed(e.to_string()))?;
             }
             self.inner.changed.wait_until(&mut state, deadline);
         }

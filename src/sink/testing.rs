@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -18,7 +18,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// One request as received.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
-    pub(crate) at: Instant,
     pub(crate) connection: usize,
     pub(crate) method: String,
     pub(crate) target: String,
@@ -203,7 +202,9 @@ fn answer(stream: &mut TcpStream, reply: Reply, inner: &Inner) -> bool {
         text + "\r\n" + body
     };
     match reply {
-        Reply::Full(status, headers, body) => stream.write_all(full(status, &headers, &body).as_bytes()).is_ok(),
+        Reply::Full(status, headers, body) => {
+            stream.write_all(full(status, &headers, &body).as_bytes()).is_ok()
+        }
         Reply::FullThenClose(status, body) => {
             let _ = stream.write_all(full(status, &[], &body).as_bytes());
             false
@@ -219,7 +220,11 @@ fn answer(stream: &mut TcpStream, reply: Reply, inner: &Inner) -> bool {
                 match stream.read(&mut byte) {
                     Ok(0) => break,
                     Ok(_) => {}
-                    Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+                    Err(e)
+                        if matches!(
+                            e.kind(),
+                            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                        ) => {}
                     Err(_) => break,
                 }
             }
@@ -276,8 +281,9 @@ fn parse(buffer: &mut Vec<u8>, connection: usize) -> Option<Received> {
     if buffer.len() < end + length {
         return None;
     }
-    let (method, target) = (head.method.expect("a method").to_owned(), head.path.expect("a target").to_owned());
+    let (method, target) =
+        (head.method.expect("a method").to_owned(), head.path.expect("a target").to_owned());
     let body = buffer[end..end + length].to_vec();
     buffer.drain(..end + length);
-    Some(Received { at: clock::now(), connection, method, target, headers, body })
+    Some(Received { connection, method, target, headers, body })
 }

@@ -89,7 +89,7 @@ pub(super) fn judge(endpoint: &Endpoint, answer: &Answer) -> Result<(), Delivery
     }
 }
 
-/// `{"type", "id", "timestamp", "group", "text", "data"}`, where `data` is the record byte for byte.
+/// `{"type", "id", "timestamp", "group", "listener", "text", "data"}`, where `data` is the record byte for byte.
 fn envelope(task: &Task, text: &str) -> Vec<u8> {
     let at = jiff::Timestamp::try_from(task.accepted_at).unwrap_or_default();
     let head = json!({
@@ -97,6 +97,7 @@ fn envelope(task: &Task, text: &str) -> Vec<u8> {
         "id": task.id.to_string(),
         "timestamp": at.to_string(),
         "group": &*task.group,
+        "listener": task.source,
         "text": text,
     });
     let mut body = head.to_string().into_bytes();
@@ -105,7 +106,7 @@ fn envelope(task: &Task, text: &str) -> Vec<u8> {
     if serde_json::from_slice::<serde::de::IgnoredAny>(&task.record).is_ok() {
         body.extend_from_slice(&task.record);
     } else {
-        // Too deep for most readers: as text.
+        // Only a store could have damaged it: as text, so that the message stays JSON.
         body.extend_from_slice(json!(String::from_utf8_lossy(&task.record)).to_string().as_bytes());
     }
     body.push(b'}');

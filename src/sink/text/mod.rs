@@ -1,10 +1,9 @@
 //! The text of messages: from a template, from the readable default, or the record as it came.
 //!
-//! Pure. Everything that comes from a record passes through [`Markup`]; what the operator wrote in a template stays as it is, so a
+//! No I/O; the clock is read for `now()` in templates. Everything that comes from a record passes through [`Markup`]; what the operator wrote in a template stays as it is, so a
 //! template can call a channel on purpose and a record cannot.
 
 mod default;
-mod fields;
 mod template;
 
 pub use super::escape::Markup;
@@ -55,9 +54,13 @@ impl Messages {
 
     /// The message about a task's record.
     pub fn text(&self, task: &Task) -> String {
+        let mut is_part = false;
         let (mut text, request_id) = match (self.format, &self.template) {
             (MessageFormat::Raw, _) => {
-                let record = String::from_utf8_lossy(&task.record);
+                // More than that is cut off in any case: no need to look at all of a large record.
+                let bytes = task.record.get(..4 * self.chars_max());
+                is_part = bytes.is_some_and(|b| b.len() < task.record.trim_ascii_end().len());
+                let record = String::from_utf8_lossy(bytes.unwrap_or(&task.record));
                 let mut text = String::with_capacity(record.len());
                 self.markup.push_text(&mut text, record.trim());
                 (text, self.default.request_id(&task.record))
@@ -71,7 +74,7 @@ impl Messages {
             // No destination takes an empty message, and the record did match.
             text = self.default.render(self.markup, &task.group, &task.record).0;
         }
-        cut(&mut text, self.chars_max(), request_id.as_deref());
+        cut(&mut text, self.chars_max(), request_id.as_deref(), is_part);
         text
     }
 
@@ -79,7 +82,7 @@ impl Messages {
     pub fn own(&self, text: &str) -> String {
         let mut out = String::new();
         self.markup.push_text(&mut out, text);
-        cut(&mut out, self.chars_max(), None);
+        cut(&mut out, self.chars_max(), None, false);
         out
     }
 }
@@ -92,3 +95,6 @@ impl std::fmt::Debug for Messages {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

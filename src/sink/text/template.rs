@@ -1,13 +1,17 @@
 //! Templates: text with `{{ EXPR }}` in it, where EXPR is an expression of the rule language over the record.
 
-use crate::record::{DecodeScratch, Decoder, FieldPlan, Record};
+use crate::clock;
+use crate::record::{DecodeScratch, Decoder, FieldPlan};
+use crate::rules::{EvalScratch, Expr, Limits};
 
 use super::super::escape::Markup;
 
 /// Most bytes of a template.
-pub const TEMPLATE_BYTES_MAX: usize = 64 << 10;
+const TEMPLATE_BYTES_MAX: usize = 64 << 10;
 /// Most characters that one expression adds to a message.
 const VALUE_CHARS_MAX: usize = 16 << 10;
+/// Steps that one expression may take on one record.
+const STEPS_MAX: usize = 1_000_000;
 /// What stands in for an expression that failed on a record.
 const FAILED: &str = "(error)";
 
@@ -94,22 +98,9 @@ fn find_close(template: &str, from: usize) -> Option<usize> {
     None
 }
 
-/// A compiled expression of a template.
-pub(super) trait Expression: Send + Sync {
-    /// Appends the value as text.
-    ///
-    /// # Errors
-    /// The expression failed on this record.
-    fn render(&self, record: &Record<'_>, out: &mut String) -> Result<(), String>;
-}
-
-/// Compiles one expression, asking the plan for the fields that it reads. Errors carry an offset within the source.
-pub(super) type CompileExpr<'c> =
-    dyn FnMut(&str, &mut FieldPlan) -> Result<Box<dyn Expression>, (usize, String)> + 'c;
-
 enum Part {
     Literal(String),
-    Value(Box<dyn Expression>),
+    Value(Box<Expr>),
 }
 
 /// A compiled template.
@@ -119,18 +110,26 @@ pub struct Template {
 }
 
 impl Template {
-    pub(super) fn compile_with(
-        template: &str,
-        compile: &mut CompileExpr<'_>,
-    ) -> Result<Template, Vec<TemplateError>> {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with places.
+    pub fn compile(template: &str) -> Result<Template, Vec<TemplateError>> {
+        let limits = Limits { steps_max: STEPS_MAX, ..Limits::default() };
         let mut plan = FieldPlan::new();
         let (mut parts, mut errors) = (Vec::new(), Vec::new());
         for piece in split(template)? {
             match piece {
                 Piece::Literal(text) => parts.push(Part::Literal(text.to_owned())),
-                Piece::Expr { source, offset } => match compile(source, &mut plan) {
-                    Ok(expression) => parts.push(Part::Value(expression)),
-                    Err((within, message)) => errors.push(TemplateError { offset: offset + within, message }),
+                Piece::Expr { source, offset } => match Expr::compile(source, &mut plan, &limits) {
+                    Ok(expression) => parts.push(Part::Value(Box::new(expression))),
+                    Err(e) => {
+                        let help = e.help.map_or_else(String::new, |help| format!("; {help}"));
+                        errors.push(TemplateError {
+                            offset: offset + e.span.start,
+                            message: e.message + &help,
+                        });
+                    }
                 },
             }
         }
@@ -143,12 +142,14 @@ impl Template {
         let mut scratch = DecodeScratch::default();
         let record = self.decoder.decode(record, &mut scratch);
         let (mut out, mut value) = (String::new(), String::new());
+        let mut evaluation = EvalScratch::default();
+        evaluation.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or_default());
         for part in &self.parts {
             match (part, &record) {
                 (Part::Literal(text), _) => out.push_str(text),
                 (Part::Value(expression), Ok(record)) => {
                     value.clear();
-                    if expression.render(record, &mut value).is_err() {
+                    if expression.render(record, &mut evaluation, &mut value).is_err() {
                         FAILED.clone_into(&mut value);
                     }
                     if let Some((end, _)) = value.char_indices().nth(VALUE_CHARS_MAX) {
