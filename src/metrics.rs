@@ -66,6 +66,8 @@ families! {
     CONNECTIONS = Gauge "connections" ["listener"] "Open connections, by listener.";
     CONNECTIONS_CLOSED = Counter "connections_closed_total" ["listener", "reason"] "Connections closed by the program, by reason.";
     ACCEPT_ERRORS = Counter "accept_errors_total" ["listener"] "Failed accepts (out of file descriptors, say); the listener goes on.";
+    SERVICE_PANICS = Counter "service_panics_total" ["listener"] "Requests, lines and datagrams whose handling panicked; the thread went on.";
+    BUFFERED_BYTES = Gauge "buffered_bytes" [] "Bytes of unfinished requests, lines and replies held for all connections.";
     UDP_KERNEL_DROPS = Counter "udp_kernel_drops_total" [] "Datagrams that the kernel dropped because the socket's receive buffer was full.";
     BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the version is the label.";
     START_TIME = Gauge "start_time_seconds" [] "Start of the process, seconds since the epoch.";

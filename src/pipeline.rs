@@ -1,1 +1,359 @@
-//! (skeleton)
+//! What happens to a frame: decode, match, write log lines, hand tasks to the sinks, count. Read this first.
+//!
+//! Everything runs inline on the thread that received the frame. Nothing here takes a lock that a rotation, another
+//! record's file or network I/O, or a slow sink could hold; a task is handed to a bounded queue or dropped with a counted reason.
+//!
+//! The order is the promise: log lines and quarantine lines are written first; only when all of them are written do
+//! tasks go out and is the batch acked. If a write fails, nothing is acked, no task is made, and the sender's next
+//! try may write a line that had already been written by the failed one.
+
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::clock;
+use crate::listener::{BadFrame, Source};
+use crate::log_file::{LogFile, LogTarget, Quarantine, Stdout};
+use crate::metrics::{self, Counter, Registry};
+use crate::record::{DecodeError, DecodeScratch, Decoder};
+use crate::rule_group::RuleGroup;
+use crate::rules::EvalScratch;
+use crate::side_effect::Task;
+use crate::ticket::Ticket;
+
+/// Per-thread state of the pipeline: buffers that are used again for every frame.
+#[derive(Debug, Default)]
+pub struct Worker {
+    decode: DecodeScratch,
+    eval: EvalScratch,
+    hits: Vec<Hit>,
+    bad: Vec<(usize, DecodeError)>,
+}
+
+/// Frame number `frame` of the batch belongs to group number `group`.
+#[derive(Debug, Clone, Copy)]
+struct Hit {
+    frame: usize,
+    group: usize,
+    /// By the group's rules, not as the fallback.
+    by_rules: bool,
+}
+
+/// The answer for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every line that had to be written is written.
+    Acked,
+    /// A line could not be written: nothing of this batch may be acked.
+    Refused,
+}
+
+/// A log file or standard output with the groups that write to it.
+#[derive(Debug)]
+struct Target {
+    log: LogTarget,
+    /// By group number; `true`: that group writes here.
+    of_group: Vec<bool>,
+    /// Takes every record, matched or not (no rule groups at all).
+    takes_all: bool,
+}
+
+/// Counters of one listener.
+#[derive(Debug)]
+struct Received {
+    frames: Arc<Counter>,
+    bytes: Arc<Counter>,
+}
+
+/// Outcome counters.
+#[derive(Debug)]
+struct Outcomes {
+    matched: Arc<Counter>,
+    unmatched: Arc<Counter>,
+    quarantined: Arc<Counter>,
+    refused: Arc<Counter>,
+    refused_write: Arc<Counter>,
+    refused_truncated: Arc<Counter>,
+    refused_oversize: Arc<Counter>,
+}
+
+/// The rules and actions of a configuration, ready to take frames. Immutable; shared by all listener threads.
+#[derive(Debug)]
+pub struct Pipeline {
+    decoder: Decoder,
+    groups: Vec<RuleGroup>,
+    /// Number of the group that takes what no group matched.
+    fallback: Option<usize>,
+    targets: Vec<Target>,
+    quarantine: Quarantine,
+    received: [Received; 4],
+    outcomes: Outcomes,
+    registry: Arc<Registry>,
+}
+
+impl Pipeline {
+    /// Puts the parts together. `fallback` is a number in `groups`. Without groups every record goes to standard output.
+    ///
+    /// # Errors
+    /// Records are to go to standard output and there is none.
+    pub fn new(
+        decoder: Decoder,
+        groups: Vec<RuleGroup>,
+        fallback: Option<usize>,
+        quarantine: Quarantine,
+        registry: Arc<Registry>,
+    ) -> io::Result<Self> {
+        let received = [Source::Http, Source::Tcp, Source::Udp, Source::Unix].map(|source| Received {
+            frames: registry.counter(&metrics::RECORDS_RECEIVED, &[source.label()]),
+            bytes: registry.counter(&metrics::RECEIVED_BYTES, &[source.label()]),
+        });
+        let outcome = |label| registry.counter(&metrics::RECORDS, &[label]);
+        let refused = |label| registry.counter(&metrics::RECORDS_REFUSED, &[label]);
+        let outcomes = Outcomes {
+            matched: outcome("matched"),
+            unmatched: outcome("unmatched"),
+            quarantined: outcome("quarantined"),
+            refused: outcome("refused"),
+            refused_write: refused("log_write"),
+            refused_truncated: refused("truncated"),
+            refused_oversize: refused("oversize"),
+        };
+        let targets = targets(&groups, &registry)?;
+        Ok(Pipeline { decoder, groups, fallback, targets, quarantine, received, outcomes, registry })
+    }
+
+    /// The rule groups in the order of the configuration.
+    pub fn groups(&self) -> &[RuleGroup] {
+        &self.groups
+    }
+
+    /// Takes the frames of one request, line or datagram as a whole. Blocks for no longer than its own file writes.
+    /// `ticket` is asked for at most once per task that has to wait for room in a queue.
+    pub fn handle(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        worker: &mut Worker,
+        ticket: &mut dyn FnMut() -> Ticket,
+    ) -> Verdict {
+        self.count_received(source, frames);
+        self.evaluate(frames, worker);
+        if !self.write_lines(frames, &worker.hits, &worker.bad)
+            || !self.write_quarantine(source, frames, &worker.bad)
+        {
+            let n = frames.len() as u64;
+            self.outcomes.refused.add(n);
+            self.outcomes.refused_write.add(n);
+            return Verdict::Refused;
+        }
+        self.count_outcomes(frames.len(), worker);
+        self.submit_tasks(source, frames, &worker.hits, ticket);
+        Verdict::Acked
+    }
+
+    /// Whether `body` is one record, as opposed to several separated by newlines.
+    pub fn is_one_record(&self, body: &[u8], worker: &mut Worker) -> bool {
+        self.decoder.decode(body, &mut worker.decode).is_ok()
+    }
+
+    /// Counts and keeps what is no frame: oversize heads and cut datagrams go to the quarantine log.
+    pub fn bad_frame(&self, source: Source, bad: BadFrame<'_>) {
+        let (head, reason) = match bad {
+            BadFrame::Oversize(head) => (head, "oversize"),
+            BadFrame::CutDatagram(head) => (head, "cut_datagram"),
+            BadFrame::Truncated(bytes) => {
+                self.count_received_one(source, bytes);
+                self.outcomes.refused.inc();
+                self.outcomes.refused_truncated.inc();
+                return;
+            }
+        };
+        self.count_received_one(source, head.len() as u64);
+        let kept = self.quarantine.append(
+            source.label(),
+            reason,
+            "only the first bytes are kept",
+            head,
+            clock::wall(),
+        );
+        if kept.is_ok() {
+            self.outcomes.quarantined.inc();
+            self.registry.counter(&metrics::RECORDS_QUARANTINED, &[reason]).inc();
+        } else {
+            self.outcomes.refused.inc();
+            self.outcomes.refused_write.inc();
+        }
+    }
+
+    /// Counts the frames of a request that was refused because one of them is too large.
+    pub fn refused_oversize(&self, source: Source, frames: usize) {
+        let n = frames as u64;
+        self.received(source).frames.add(n);
+        self.outcomes.refused.add(n);
+        self.outcomes.refused_oversize.add(n);
+    }
+
+    fn evaluate(&self, frames: &[&[u8]], worker: &mut Worker) {
+        worker.hits.clear();
+        worker.bad.clear();
+        for (frame, bytes) in frames.iter().enumerate() {
+            let record = match self.decoder.decode(bytes, &mut worker.decode) {
+                Ok(record) => record,
+                Err(error) => {
+                    worker.bad.push((frame, error));
+                    continue;
+                }
+            };
+            let before = worker.hits.len();
+            for (group, rules) in self.groups.iter().enumerate() {
+                if self.is_pure_fallback(group) {
+                    continue;
+                }
+                if rules.matches(&record, &mut worker.eval) {
+                    worker.hits.push(Hit { frame, group, by_rules: true });
+                }
+            }
+            if worker.hits.len() == before
+                && let Some(group) = self.fallback
+            {
+                worker.hits.push(Hit { frame, group, by_rules: false });
+            }
+        }
+    }
+
+    /// A fallback group without rules takes only what nobody else took; as an ordinary group it would take everything.
+    fn is_pure_fallback(&self, group: usize) -> bool {
+        self.fallback == Some(group) && self.groups[group].rules.is_empty()
+    }
+
+    /// Appends the frames to every log file that takes them; false when one could not be written (the log file has
+    /// counted it and said why).
+    fn write_lines(&self, frames: &[&[u8]], hits: &[Hit], bad: &[(usize, DecodeError)]) -> bool {
+        self.targets.iter().all(|target| {
+            if let [frame] = frames {
+                let wanted = if target.takes_all {
+                    bad.is_empty()
+                } else {
+                    hits.iter().any(|h| target.of_group[h.group])
+                };
+                return !wanted || target.log.append(&[frame]).is_ok();
+            }
+            let mut lines: Vec<&[u8]> = Vec::new();
+            if target.takes_all {
+                let is_bad = |frame: usize| bad.iter().any(|(b, _)| *b == frame);
+                lines.extend(frames.iter().enumerate().filter(|(i, _)| !is_bad(*i)).map(|(_, f)| *f));
+            } else {
+                let mut last = None;
+                for hit in hits.iter().filter(|h| target.of_group[h.group]) {
+                    // Hits are in the order of frames: a frame that two groups put into one file is written once.
+                    if last != Some(hit.frame) {
+                        lines.push(frames[hit.frame]);
+                        last = Some(hit.frame);
+                    }
+                }
+            }
+            lines.is_empty() || target.log.append(&lines).is_ok()
+        })
+    }
+
+    fn write_quarantine(&self, source: Source, frames: &[&[u8]], bad: &[(usize, DecodeError)]) -> bool {
+        bad.iter().all(|(frame, error)| {
+            let detail = error.to_string();
+            self.quarantine
+                .append(source.label(), error.reason(), &detail, frames[*frame], clock::wall())
+                .is_ok()
+        })
+    }
+
+    fn count_outcomes(&self, frames: usize, worker: &Worker) {
+        let mut matched = 0;
+        let mut last = None;
+        for hit in &worker.hits {
+            self.groups[hit.group].matches.inc();
+            if hit.by_rules && last != Some(hit.frame) {
+                matched += 1;
+                last = Some(hit.frame);
+            }
+        }
+        let quarantined = worker.bad.len();
+        for (_, error) in &worker.bad {
+            self.registry.counter(&metrics::RECORDS_QUARANTINED, &[error.reason()]).inc();
+        }
+        let unmatched = frames - quarantined - matched;
+        for (counter, n) in [
+            (&self.outcomes.matched, matched),
+            (&self.outcomes.unmatched, unmatched),
+            (&self.outcomes.quarantined, quarantined),
+        ] {
+            if n > 0 {
+                counter.add(n as u64);
+            }
+        }
+    }
+
+    fn submit_tasks(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        hits: &[Hit],
+        ticket: &mut dyn FnMut() -> Ticket,
+    ) {
+        let mut accepted_at: Option<SystemTime> = None;
+        let mut shared: Option<(usize, Arc<[u8]>)> = None;
+        for hit in hits {
+            let group = &self.groups[hit.group];
+            for sink in &group.sinks {
+                let record = match &shared {
+                    Some((frame, record)) if *frame == hit.frame => Arc::clone(record),
+                    _ => {
+                        let record: Arc<[u8]> = Arc::from(frames[hit.frame].trim_ascii());
+                        shared = Some((hit.frame, Arc::clone(&record)));
+                        record
+                    }
+                };
+                let accepted_at = *accepted_at.get_or_insert_with(clock::wall);
+                sink.submit(Task::new(Arc::clone(&group.name), record, source.label(), accepted_at), ticket);
+            }
+        }
+    }
+
+    fn received(&self, source: Source) -> &Received {
+        match source {
+            Source::Http | Source::Admin => &self.received[0],
+            Source::Tcp => &self.received[1],
+            Source::Udp => &self.received[2],
+            Source::Unix => &self.received[3],
+        }
+    }
+
+    fn count_received(&self, source: Source, frames: &[&[u8]]) {
+        let counters = self.received(source);
+        counters.frames.add(frames.len() as u64);
+        counters.bytes.add(frames.iter().map(|f| f.len() as u64).sum());
+    }
+
+    fn count_received_one(&self, source: Source, bytes: u64) {
+        let counters = self.received(source);
+        counters.frames.inc();
+        counters.bytes.add(bytes);
+    }
+}
+
+/// The distinct files of the groups, each with who writes to it.
+fn targets(groups: &[RuleGroup], registry: &Registry) -> io::Result<Vec<Target>> {
+    if groups.is_empty() {
+        let stdout = LogTarget::Stdout(Arc::new(Stdout::new(registry)?));
+        return Ok(vec![Target { log: stdout, of_group: Vec::new(), takes_all: true }]);
+    }
+    let mut targets: Vec<(Arc<LogFile>, Vec<bool>)> = Vec::new();
+    for (number, group) in groups.iter().enumerate() {
+        let Some(file) = &group.log_file else { continue };
+        let at = targets.iter().position(|(known, _)| Arc::ptr_eq(known, file)).unwrap_or_else(|| {
+            targets.push((Arc::clone(file), vec![false; groups.len()]));
+            targets.len() - 1
+        });
+        targets[at].1[number] = true;
+    }
+    let target = |(file, of_group)| Target { log: LogTarget::File(file), of_group, takes_all: false };
+    Ok(targets.into_iter().map(target).collect())
+}

@@ -1,1 +1,115 @@
-//! (skeleton)
+//! Rule groups: rules and actions under one name.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::config::{self, Loaded, Problems};
+use crate::diagnostics;
+use crate::log_file::LogFile;
+use crate::metrics::Counter;
+use crate::record::{Decoder, FieldPlan, Record};
+use crate::rules::{EvalScratch, Limits, Rule};
+use crate::side_effect::SinkQueue;
+
+/// One rule of a group with the counter of its run-time errors.
+#[derive(Debug)]
+pub struct GroupRule {
+    rule: Rule,
+    errors: Arc<Counter>,
+    /// The first error was said; further ones are only counted.
+    said: AtomicBool,
+}
+
+impl GroupRule {
+    /// A compiled rule; `errors` counts its run-time errors.
+    pub fn new(rule: Rule, errors: Arc<Counter>) -> Self {
+        GroupRule { rule, errors, said: AtomicBool::new(false) }
+    }
+
+    /// The compiled rule.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+}
+
+/// Rules and actions under one name. Immutable after start; shared by all threads that evaluate.
+#[derive(Debug)]
+pub struct RuleGroup {
+    /// The name, unique among the groups.
+    pub name: Arc<str>,
+    /// None: every record matches.
+    pub rules: Vec<GroupRule>,
+    /// Where matching records are written.
+    pub log_file: Option<Arc<LogFile>>,
+    /// Whom matching records are sent to.
+    pub sinks: Vec<Arc<SinkQueue>>,
+    /// Records matched.
+    pub matches: Arc<Counter>,
+}
+
+impl RuleGroup {
+    /// Whether one of the rules yields true for the record; a group without rules matches every record. A run-time
+    /// error is no match for that rule: it is counted, said once, and the other rules go on.
+    pub fn matches(&self, record: &Record<'_>, scratch: &mut EvalScratch) -> bool {
+        if self.rules.is_empty() {
+            return true;
+        }
+        for (i, rule) in self.rules.iter().enumerate() {
+            match rule.rule.matches(record, scratch) {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => self.count_error(i, rule, &error.to_string()),
+            }
+        }
+        false
+    }
+
+    #[cold]
+    fn count_error(&self, index: usize, rule: &GroupRule, error: &str) {
+        rule.errors.inc();
+        if !rule.said.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "group {:?}, rule {}: {}; the rule counts as not matching, further errors of it are only counted",
+                self.name,
+                index + 1,
+                diagnostics::escape(error)
+            );
+        }
+    }
+}
+
+/// The rules of all groups, compiled together so that one decoder extracts what any of them reads.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Extracts the fields that the rules name.
+    pub decoder: Decoder,
+    /// The rules by group, in the order of the configuration.
+    pub rules: Vec<Vec<Rule>>,
+}
+
+/// Compiles every rule of the configuration.
+///
+/// # Errors
+/// Every rule that does not compile, with file, line, group, number and the place in the rule.
+pub fn compile(loaded: &Loaded) -> Result<Compiled, Problems> {
+    let plan = RefCell::new(FieldPlan::new());
+    let compiled = RefCell::new(Vec::new());
+    let limits = Limits::default();
+    let problems = config::check_rules(loaded, &|text| {
+        let rule = Rule::compile(text, &mut plan.borrow_mut(), &limits).map_err(|e| e.render(text))?;
+        compiled.borrow_mut().push(rule);
+        Ok(())
+    });
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut all = compiled.into_inner().into_iter();
+    let rules = loaded
+        .config
+        .rule_groups
+        .iter()
+        .map(|group| all.by_ref().take(group.rules.len()).collect())
+        .collect();
+    Ok(Compiled { decoder: plan.into_inner().build(), rules })
+}

@@ -1,1 +1,388 @@
-//! (skeleton)
+//! The composition root: builds everything from a configuration, binds, starts the threads, waits for signals, drains
+//! in order and joins. Reads top to bottom like the README.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use sd_notify::NotifyState;
+
+use crate::clock;
+use crate::config::{self, AuditProtocol, Config, Loaded, Problem, Problems};
+use crate::listener::{
+    self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions,
+};
+use crate::log_file::{LogFile, LogFiles, LogKeeper, Quarantine};
+use crate::metrics::{self, Registry};
+use crate::pipeline::Pipeline;
+use crate::record::Decoder;
+use crate::rule_group::{self, GroupRule, RuleGroup};
+use crate::rules::Rule;
+use crate::service::{Gateway, ReadyCheck};
+use crate::side_effect::SideEffects;
+use crate::signal::{Event, Signals};
+use crate::sink::{self, HttpClient};
+
+/// Longest wait between two looks at the heartbeats of the listener threads.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why the server did not start, or did not end as it should.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The configuration is wrong; nothing was bound.
+    Config(Problems),
+    /// Something outside failed: an address in use, a directory that cannot be written.
+    Runtime(String),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Config(problems) => problems.fmt(f),
+            ServeError::Runtime(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Runs the server until SIGTERM or SIGINT. Blocks.
+///
+/// # Errors
+/// See [`ServeError`]; after an error nothing of the server is left running.
+pub fn run(loaded: &Loaded) -> Result<(), ServeError> {
+    let signals = Signals::install()
+        .map_err(|e| ServeError::Runtime(format!("cannot install signal handlers: {e}")))?;
+    let server = Server::start(loaded)?;
+    server.announce(&loaded.config);
+    server.supervise(&signals);
+    server.stop(loaded.config.drain_timeout);
+    Ok(())
+}
+
+/// Everything that runs.
+struct Server {
+    registry: Arc<Registry>,
+    gateway: Arc<Gateway>,
+    pool: Pool<Gateway>,
+    udp: Option<UdpListener>,
+    side_effects: SideEffects,
+    log_files: LogFiles,
+    log_keeper: LogKeeper,
+}
+
+impl Server {
+    fn start(loaded: &Loaded) -> Result<Server, ServeError> {
+        let config = &loaded.config;
+        let compiled = rule_group::compile(loaded).map_err(ServeError::Config)?;
+        let sinks =
+            sink::build(&config.rule_groups, &HttpClient::new()).map_err(|e| sink_problems(loaded, e))?;
+        let registry = Arc::new(Registry::new());
+        describe_process(&registry);
+
+        // Sockets first: a second server on the same addresses must not touch the log files of the first one.
+        let bound = Bound::bind(config).map_err(ServeError::Runtime)?;
+        let log_files = LogFiles::new();
+        let quarantine = open_quarantine(&log_files, config, &registry)?;
+        let side_effects = SideEffects::start(&config.side_effects, sinks, None, &registry)
+            .map_err(runtime("cannot start the side-effect workers"))?;
+        let groups = build_groups(config, compiled.rules, &log_files, &side_effects, &registry)?;
+        let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
+        let checks = vec![log_files_check(&groups)];
+        let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, &registry)?;
+
+        let tokens = config.listen.http_tokens.clone();
+        let record_bytes_max = config.limits.record_bytes_max;
+        let gateway =
+            Arc::new(Gateway::new(pipeline, tokens, record_bytes_max, Arc::clone(&registry), checks));
+        let options = PoolOptions::new(config.limits.clone());
+        let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
+            .map_err(runtime("cannot start the listener threads"))?;
+        let udp = bound.udp.map(|socket| {
+            UdpListener::start(Arc::clone(&gateway), socket, UdpOptions::default(), &registry)
+                .map_err(runtime("cannot start the UDP listener"))
+        });
+        Ok(Server { registry, gateway, pool, udp: udp.transpose()?, side_effects, log_files, log_keeper })
+    }
+
+    /// Says what runs where, then tells systemd that it is ready.
+    fn announce(&self, config: &Config) {
+        for (what, address) in listening(config) {
+            log::info!("listening: {what} on {address}");
+        }
+        if config.rule_groups.is_empty() {
+            log::warn!("no rule groups: every record goes to standard output");
+        }
+        let (groups, sinks) = (config.rule_groups.len(), self.side_effects.queues().len());
+        log::info!(
+            "vault-audit-filter {} is ready: {groups} rule groups, {sinks} sinks",
+            env!("CARGO_PKG_VERSION")
+        );
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.status())]);
+    }
+
+    /// Handles signals and feeds systemd's watchdog, as long as every listener thread shows signs of life, until it is
+    /// time to stop.
+    fn supervise(&self, signals: &Signals) {
+        let threads = self.pool.heartbeats().into_iter().chain(self.udp.as_ref().map(UdpListener::heartbeat));
+        let mut watchdog = Watchdog::new(threads.collect());
+        loop {
+            match signals.wait(TICK) {
+                Some(Event::Stop) => return,
+                Some(Event::Reopen) => self.reopen(),
+                None => {}
+            }
+            watchdog.tick(|| self.status());
+        }
+    }
+
+    fn reopen(&self) {
+        log::info!("SIGHUP: reopening log files");
+        match self.log_files.reopen() {
+            Ok(()) => log::info!("log files are reopened"),
+            Err(errors) => {
+                errors.iter().for_each(|e| log::error!("{e}; the file that was open stays in use"))
+            }
+        }
+    }
+
+    /// Stops accepting, drains the listeners, then the sinks, within `drain_timeout` in all; then closes the log files.
+    fn stop(self, drain_timeout: Duration) {
+        let deadline = clock::now() + drain_timeout;
+        log::info!("stopping: draining for at most {drain_timeout:?}");
+        notify(&[NotifyState::Stopping]);
+        self.gateway.set_draining();
+        // Senders get half of the time, so that the sinks have the other half whatever the senders do.
+        let drained = self.pool.drain(drain_timeout / 2);
+        if let Some(udp) = &self.udp {
+            udp.stop();
+        }
+        self.pool.join();
+        let status = self.status();
+        let left = self.side_effects.drain(deadline);
+        self.log_keeper.stop();
+        if drained.in_flight > 0 {
+            log::warn!(
+                "{} connections were still within a request or line and were closed",
+                drained.in_flight
+            );
+        }
+        if left.dropped > 0 || left.unfinished > 0 {
+            log::warn!(
+                "left behind after shutdown.drain_timeout: {} side-effect tasks not delivered and dropped, {} of them with \
+                 an attempt under way whose outcome is unknown",
+                left.dropped + left.unfinished,
+                left.unfinished
+            );
+        }
+        log::info!("stopped: {status}");
+    }
+
+    fn status(&self) -> String {
+        let count = |outcome| self.registry.counter(&metrics::RECORDS, &[outcome]).get();
+        format!(
+            "{} records matched, {} unmatched, {} quarantined, {} refused",
+            count("matched"),
+            count("unmatched"),
+            count("quarantined"),
+            count("refused")
+        )
+    }
+}
+
+fn build_groups(
+    config: &Config,
+    rules: Vec<Vec<Rule>>,
+    log_files: &LogFiles,
+    side_effects: &SideEffects,
+    registry: &Registry,
+) -> Result<Vec<RuleGroup>, ServeError> {
+    let mut groups = Vec::with_capacity(config.rule_groups.len());
+    for (group, rules) in config.rule_groups.iter().zip(rules) {
+        let log_file =
+            group.log_file.as_ref().map(|file| open_log_file(log_files, file, registry)).transpose()?;
+        let counted = |(i, rule): (usize, Rule)| {
+            let number = (i + 1).to_string();
+            GroupRule::new(rule, registry.counter(&metrics::RULE_ERRORS, &[&group.name, &number]))
+        };
+        groups.push(RuleGroup {
+            name: group.name.as_str().into(),
+            rules: rules.into_iter().enumerate().map(counted).collect(),
+            log_file,
+            sinks: side_effects.queues_of(&group.name),
+            matches: registry.counter(&metrics::GROUP_MATCHES, &[&group.name]),
+        });
+    }
+    Ok(groups)
+}
+
+fn build_pipeline(
+    config: &Config,
+    decoder: Decoder,
+    groups: Vec<RuleGroup>,
+    quarantine: Quarantine,
+    registry: &Arc<Registry>,
+) -> Result<Arc<Pipeline>, ServeError> {
+    let fallback = config.unmatched.as_ref().and_then(|name| groups.iter().position(|g| *g.name == **name));
+    let pipeline = Pipeline::new(decoder, groups, fallback, quarantine, Arc::clone(registry))
+        .map_err(runtime("cannot write to standard output, where records go without rule groups"))?;
+    Ok(Arc::new(pipeline))
+}
+
+fn open_log_file(
+    log_files: &LogFiles,
+    file: &config::LogFile,
+    registry: &Registry,
+) -> Result<Arc<LogFile>, ServeError> {
+    log_files.open(file, registry).map_err(|e| ServeError::Runtime(e.to_string()))
+}
+
+fn open_quarantine(
+    log_files: &LogFiles,
+    config: &Config,
+    registry: &Registry,
+) -> Result<Quarantine, ServeError> {
+    let file = config::LogFile::at(config.quarantine_path());
+    Ok(Quarantine::new(open_log_file(log_files, &file, registry)?))
+}
+
+/// Readiness is red while the last append to a log file has failed.
+fn log_files_check(groups: &[RuleGroup]) -> ReadyCheck {
+    let files: Vec<Arc<LogFile>> = groups.iter().filter_map(|group| group.log_file.clone()).collect();
+    ReadyCheck {
+        name: "log files",
+        check: Box::new(move || match files.iter().find(|file| !file.is_writable()) {
+            None => Ok(()),
+            Some(file) => Err(format!("the last append to {} failed", file.path())),
+        }),
+    }
+}
+
+fn sink_problems(loaded: &Loaded, errors: Vec<sink::BuildError>) -> ServeError {
+    let place = loaded.path.as_ref().map_or_else(|| "defaults".to_owned(), |path| path.display().to_string());
+    let problem = |error: sink::BuildError| Problem {
+        place: place.clone(),
+        line: error.line,
+        key: error.key,
+        what: format!("group {:?}: {}", error.group, error.message),
+        cure: String::new(),
+    };
+    ServeError::Config(Problems(errors.into_iter().map(problem).collect()))
+}
+
+fn runtime(what: &'static str) -> impl Fn(io::Error) -> ServeError {
+    move |e| ServeError::Runtime(format!("{what}: {e}"))
+}
+
+fn describe_process(registry: &Registry) {
+    registry.gauge(&metrics::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1);
+    let since_epoch = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    registry.gauge_fn(&metrics::START_TIME, &[], move || since_epoch.as_secs_f64());
+}
+
+/// Sends to systemd when it asked to be told; says nothing when it did not.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        log::warn!("cannot notify systemd: {e}");
+    }
+}
+
+/// The sockets of a configuration, bound and not yet served.
+struct Bound {
+    endpoints: Vec<Endpoint>,
+    udp: Option<std::net::UdpSocket>,
+}
+
+impl Bound {
+    /// Binds all; the error names every address that could not be had.
+    fn bind(config: &Config) -> Result<Bound, String> {
+        let mut bound = Bound { endpoints: Vec::new(), udp: None };
+        let mut errors = Vec::new();
+        let listen = &config.listen;
+        for (source, address) in
+            [(Source::Admin, &listen.admin_address), (Source::Http, &listen.http_address)]
+        {
+            if let Some(address) = address {
+                bound.add(source, listener::bind_tcp(address).map(Listener::Tcp), &mut errors);
+            }
+        }
+        match config.vault.audit_protocol {
+            AuditProtocol::Tcp => {
+                bound.add(
+                    Source::Tcp,
+                    listener::bind_tcp(&config.vault.audit_address).map(Listener::Tcp),
+                    &mut errors,
+                );
+            }
+            AuditProtocol::Udp => match listener::bind_udp(&config.vault.audit_address) {
+                Ok(socket) => bound.udp = Some(socket),
+                Err(e) => errors.push(e.to_string()),
+            },
+            AuditProtocol::None => {}
+        }
+        if let Some(path) = &listen.unix_path {
+            bound.add(Source::Unix, listener::bind_unix(path), &mut errors);
+        }
+        if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
+    }
+
+    fn add(&mut self, source: Source, listener: io::Result<Listener>, errors: &mut Vec<String>) {
+        match listener {
+            Ok(listener) => self.endpoints.push(Endpoint { source, listener }),
+            Err(e) => errors.push(e.to_string()),
+        }
+    }
+}
+
+/// What listens where, for the diagnostics.
+fn listening(config: &Config) -> Vec<(&'static str, String)> {
+    let audit = match config.vault.audit_protocol {
+        AuditProtocol::Udp => Some(("UDP", config.vault.audit_address.clone())),
+        AuditProtocol::Tcp => Some(("TCP", config.vault.audit_address.clone())),
+        AuditProtocol::None => None,
+    };
+    let http = config.listen.http_address.clone().map(|a| ("HTTP", a));
+    let unix = config.listen.unix_path.as_ref().map(|p| ("Unix stream", p.display().to_string()));
+    let admin = config.listen.admin_address.clone().map(|a| ("admin", a));
+    [http, audit, unix, admin].into_iter().flatten().collect()
+}
+
+/// Feeds systemd's watchdog at half of its interval, but only while every listener thread has moved since.
+struct Watchdog {
+    interval: Option<Duration>,
+    last_fed: Instant,
+    heartbeats: Vec<Heartbeat>,
+    seen: Vec<u64>,
+}
+
+impl Watchdog {
+    fn new(heartbeats: Vec<Heartbeat>) -> Self {
+        let seen = heartbeats.iter().map(Heartbeat::count).collect();
+        Watchdog {
+            interval: sd_notify::watchdog_enabled().map(|w| w / 2),
+            last_fed: clock::now(),
+            heartbeats,
+            seen,
+        }
+    }
+
+    fn tick(&mut self, status: impl Fn() -> String) {
+        let Some(interval) = self.interval else { return };
+        if self.last_fed.elapsed() < interval {
+            return;
+        }
+        let now: Vec<u64> = self.heartbeats.iter().map(Heartbeat::count).collect();
+        let stuck: Vec<&str> = (self.heartbeats.iter().zip(now.iter().zip(&self.seen)))
+            .filter(|(_, (now, seen))| now == seen)
+            .map(|(h, _)| h.thread.as_str())
+            .collect();
+        if stuck.is_empty() {
+            notify(&[NotifyState::Watchdog, NotifyState::Status(&status())]);
+            self.seen = now;
+        } else {
+            log::error!("threads without a sign of life: {}; the watchdog is not fed", stuck.join(", "));
+        }
+        self.last_fed = clock::now();
+    }
+}

@@ -1,1 +1,216 @@
-//! (skeleton)
+//! What the listeners serve: the ingest routes with their tokens, the admin routes, lines and datagrams.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::listener::http::{Request, Response};
+use crate::listener::{BadFrame, LineReply, Park, Reply, Service, Source};
+use crate::metrics::Registry;
+use crate::pipeline::{Pipeline, Verdict, Worker};
+use crate::secret::Secret;
+use crate::ticket::Ticket;
+
+/// Ingest path; `/v1/audit/<source>` is the same with a name that the operator chose.
+const INGEST_PATH: &str = "/v1/audit";
+
+/// A named condition for `/readyz`.
+pub struct ReadyCheck {
+    /// Shown in the verbose answer.
+    pub name: &'static str,
+    /// `Err` says what is wrong, in a few words without secrets. Must not block.
+    pub check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// The service behind all listeners.
+pub struct Gateway {
+    pipeline: Arc<Pipeline>,
+    tokens: Vec<Secret>,
+    record_bytes_max: usize,
+    registry: Arc<Registry>,
+    checks: Vec<ReadyCheck>,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("draining", &self.draining).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// `tokens` empty: no authentication. Frames over `record_bytes_max` are answered with 413.
+    pub fn new(
+        pipeline: Arc<Pipeline>,
+        tokens: Vec<Secret>,
+        record_bytes_max: usize,
+        registry: Arc<Registry>,
+        checks: Vec<ReadyCheck>,
+    ) -> Self {
+        Gateway { pipeline, tokens, record_bytes_max, registry, checks, draining: AtomicBool::new(false) }
+    }
+
+    /// From now on `/readyz` answers 503.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn ingest(&self, request: &Request<'_>, worker: &mut Worker, park: &dyn Park) -> Reply {
+        let rest = request.path.strip_prefix(INGEST_PATH);
+        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Reply::Now(Response::text(404, "not found; records go to POST /v1/audit\n"));
+        }
+        if request.method != "POST" {
+            return Reply::Now(Response {
+                header: Some(("Allow", "POST")),
+                ..Response::text(405, "method not allowed; records go to POST /v1/audit\n")
+            });
+        }
+        if !self.authorized(request.authorization) {
+            return Reply::Now(Response {
+                header: Some(("WWW-Authenticate", "Bearer")),
+                ..Response::text(401, "a valid bearer token is needed\n")
+            });
+        }
+        self.take_body(request.body, worker, park)
+    }
+
+    fn take_body(&self, body: &[u8], worker: &mut Worker, park: &dyn Park) -> Reply {
+        let body = body.trim_ascii();
+        let single = memchr::memchr(b'\n', body).is_none() || self.pipeline.is_one_record(body, worker);
+        let mut parked = false;
+        let mut ticket = || {
+            parked = true;
+            park.ticket(204)
+        };
+        let verdict = if single {
+            if body.len() > self.record_bytes_max {
+                return self.too_large(1);
+            }
+            self.pipeline.handle(Source::Http, &[body], worker, &mut ticket)
+        } else {
+            let frames: Vec<&[u8]> =
+                body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|f| !f.is_empty()).collect();
+            if frames.iter().any(|f| f.len() > self.record_bytes_max) {
+                return self.too_large(frames.len());
+            }
+            self.pipeline.handle(Source::Http, &frames, worker, &mut ticket)
+        };
+        match verdict {
+            Verdict::Acked if parked => Reply::Parked,
+            Verdict::Acked => Reply::Now(Response::empty(204)),
+            Verdict::Refused => Reply::Now(Response {
+                header: Some(("Retry-After", "1")),
+                ..Response::text(503, "the record could not be written; try again\n")
+            }),
+        }
+    }
+
+    fn too_large(&self, frames: usize) -> Reply {
+        self.pipeline.refused_oversize(Source::Http, frames);
+        Reply::Now(Response::text(413, "a record is larger than limits.record_bytes_max\n"))
+    }
+
+    /// Compares with every token, so that the time does not tell which of them was nearly right.
+    fn authorized(&self, header: Option<&[u8]>) -> bool {
+        if self.tokens.is_empty() {
+            return true;
+        }
+        let Some(candidate) = header.and_then(bearer) else { return false };
+        self.tokens.iter().fold(false, |ok, token| ok | token.matches(candidate))
+    }
+
+    fn admin(&self, request: &Request<'_>) -> Response {
+        if !matches!(request.method, "GET" | "HEAD") {
+            return Response {
+                header: Some(("Allow", "GET, HEAD")),
+                ..Response::text(405, "method not allowed\n")
+            };
+        }
+        match request.path {
+            "/livez" => Response::text(200, "ok\n"),
+            "/readyz" | "/healthz" => {
+                self.readiness(request.query.split('&').any(|p| p.starts_with("verbose")))
+            }
+            "/metrics" => Response {
+                status: 200,
+                content_type: Some("text/plain; version=0.0.4; charset=utf-8"),
+                header: None,
+                body: Cow::Owned(self.registry.render().into_bytes()),
+                close: false,
+            },
+            _ => Response::text(404, "not found; there are /livez, /readyz, /healthz and /metrics\n"),
+        }
+    }
+
+    fn readiness(&self, verbose: bool) -> Response {
+        let mut lines = String::new();
+        let mut ready = true;
+        let draining = ReadyCheck {
+            name: "accepting",
+            check: {
+                let draining = self.draining.load(Ordering::Relaxed);
+                Box::new(move || if draining { Err("shutting down".to_owned()) } else { Ok(()) })
+            },
+        };
+        for check in std::iter::once(&draining).chain(&self.checks) {
+            let result = (check.check)();
+            ready &= result.is_ok();
+            match result {
+                Ok(()) if verbose => lines.push_str(&format!("[+] {} ok\n", check.name)),
+                Ok(()) => {}
+                Err(what) => lines.push_str(&format!("[-] {}: {what}\n", check.name)),
+            }
+        }
+        lines.push_str(if ready { "ready\n" } else { "not ready\n" });
+        Response::text(if ready { 200 } else { 503 }, lines)
+    }
+}
+
+/// The token of `Authorization: Bearer TOKEN`; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+impl Service for Gateway {
+    type Worker = Worker;
+
+    fn worker(&self) -> Worker {
+        Worker::default()
+    }
+
+    fn http(&self, source: Source, request: &Request<'_>, worker: &mut Worker, park: &dyn Park) -> Reply {
+        match source {
+            Source::Admin => Reply::Now(self.admin(request)),
+            _ => self.ingest(request, worker, park),
+        }
+    }
+
+    fn http_refused(&self, source: Source, status: u16) {
+        if source == Source::Http && status == 413 {
+            self.pipeline.refused_oversize(source, 1);
+        }
+    }
+
+    fn line(&self, source: Source, frame: &[u8], worker: &mut Worker, park: &dyn Park) -> LineReply {
+        let mut parked = false;
+        let mut ticket = || {
+            parked = true;
+            park.ticket(204)
+        };
+        // A stream has no reply: a line that could not be written is counted as refused and said by its log file.
+        let _ = self.pipeline.handle(source, &[frame.trim_ascii()], worker, &mut ticket);
+        if parked { LineReply::Parked } else { LineReply::Continue }
+    }
+
+    fn datagram(&self, frame: &[u8], worker: &mut Worker) {
+        // Nobody waits for a datagram: its tasks may wait for room without holding anything back.
+        let mut ticket = || Ticket::new(|| {});
+        let _ = self.pipeline.handle(Source::Udp, &[frame.trim_ascii()], worker, &mut ticket);
+    }
+
+    fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {
+        self.pipeline.bad_frame(source, bad);
+    }
+}

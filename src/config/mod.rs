@@ -2,8 +2,37 @@
 //!
 //! Precedence: flags, then environment, then file, then the defaults of [`Config::default`]. Every problem is reported at once, with
 //! file, line and key. Nothing else in the program reads settings.
+//!
+//! ```text
+//! file ── tree (serde_yaml, marks) ──┐
+//! environment ── env ────────────────┼── keys, values ── Draft ── cross ── Config
+//! flags ─────────────────────────────┘   groups, messaging, cases
+//! ```
 
-use std::path::PathBuf;
+mod cases;
+mod cross;
+mod env;
+mod files;
+mod groups;
+mod keys;
+mod load;
+mod marks;
+mod messaging;
+mod problem;
+mod section;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod units;
+mod values;
+
+pub use env::{ENVIRONMENT_ALIASES, ENVIRONMENT_FLAGS, Environment};
+pub(crate) use files::read_bounded;
+pub use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
+pub use load::{Checks, Loaded, Overrides, check_rules, load, load_checked};
+pub use problem::{Origin, Problem, Problems};
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::secret::Secret;
@@ -58,6 +87,9 @@ pub enum AuditProtocol {
     /// Neither; the HTTP or Unix listener is used.
     None,
 }
+
+/// Attempts per task where `async.retry.max_attempts` is not set.
+pub const MAX_ATTEMPTS_DEFAULT: u32 = 3;
 
 /// `async.*`.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,6 +205,20 @@ pub struct LogFile {
     pub sync: SyncPolicy,
 }
 
+impl LogFile {
+    /// A log file at `path` with the default of every other key.
+    pub fn at(path: PathBuf) -> Self {
+        LogFile {
+            file_path: path,
+            max_size: 100,
+            max_backups: 0,
+            max_age: 0,
+            compress: false,
+            sync: SyncPolicy::Never,
+        }
+    }
+}
+
 /// `log_file.sync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncPolicy {
@@ -263,6 +309,38 @@ pub struct Test {
     pub record: String,
     /// Names of the groups that must match, no others.
     pub groups: Vec<String>,
+}
+
+/// What to write instead of the name of a group that does not exist.
+pub(crate) fn group_name_cure(name: &str, names: &[&str]) -> String {
+    cross::name_cure(name, names)
+}
+
+/// What is wrong with an `http://` or `https://` URL, and what to write instead.
+pub(crate) fn check_http_url(text: &str) -> Result<(), (String, String)> {
+    units::http_url(text)
+}
+
+/// Whether a `host:port` stands for every interface; an error says what is wrong with it and what to write instead.
+pub(crate) fn check_host_port(text: &str) -> Result<bool, (String, String)> {
+    units::host_port(text).map(|(host, _)| units::is_wildcard(host))
+}
+
+impl Config {
+    /// Where frames that are no records go: the named file, else `quarantine.log` beside the first group's log file,
+    /// else in the current directory.
+    pub fn quarantine_path(&self) -> PathBuf {
+        let first = self.rule_groups.iter().find_map(|group| group.log_file.as_ref());
+        quarantine_path(self.quarantine_file.as_deref(), first)
+    }
+}
+
+fn quarantine_path(named: Option<&Path>, first: Option<&LogFile>) -> PathBuf {
+    match (named, first) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(file)) => file.file_path.with_file_name("quarantine.log"),
+        (None, None) => PathBuf::from("quarantine.log"),
+    }
 }
 
 impl Default for Config {

@@ -3,7 +3,39 @@
 //!
 //! This module knows sockets, framing, limits and deadlines. What a request or a line means is the [`Service`]'s business.
 
+//!
+//! ```text
+//!  kernel ──epoll, one-shot──▶ pool thread ──▶ serve ─┬▶ accept ──▶ slots
+//!                                                     ├▶ serve_http  ──▶ framing::http ──▶ Service::http ──▶ reply
+//!                                                     └▶ serve_lines ──▶ framing::line ──▶ Service::line
+//!  a ticket's last drop, any thread ──▶ park ──▶ reply          sweep: deadlines, resting listeners, paused streams
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A connection is served by at most one thread at a time: its slot's mutex is held from the event to the next arming.
+//! 2. A thread never waits for a peer, nor for a slot that another thread is serving a request in.
+//! 3. One request is in flight per connection; what was pipelined behind it waits, at most one read buffer of it.
+//! 4. The epoll token names slot and generation, so an event or a ticket for a connection that has gone finds nothing.
+
+mod conn;
+mod core;
+mod counters;
 pub mod http;
+mod park;
+mod pool;
+mod reply;
+mod serve;
+mod serve_http;
+mod serve_lines;
+mod slots;
+mod socket;
+mod sweep;
+mod udp;
+
+pub use pool::{Drained, Endpoint, Heartbeat, Pool, PoolOptions};
+pub use socket::{Listener, SocketFile, bind_tcp, bind_unix};
+pub use udp::{UdpListener, UdpOptions, bind_udp};
 
 use crate::ticket::Ticket;
 

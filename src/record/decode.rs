@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use super::plan::{NodeId, ROOT};
-use super::scan::{self, Fault, UNEXPECTED_END};
+use super::scan::{self, Fault, Quotes, UNEXPECTED_END};
+use super::tree::{NOBODY, NodeId, Tree};
 use super::{RawStr, Slot, SlotId};
 
 /// How deep objects and arrays may nest; the limit of Go's `encoding/json`, so that what the senders could write can be read.
@@ -18,9 +18,6 @@ const ARENA_BYTES_KEPT: usize = 256 * 1024;
 
 /// What a scratch keeps for the next record, in nested containers; more than that is given back.
 const DEPTH_KEPT: usize = 1024;
-
-/// Not a node: the value here interests nobody.
-const NOBODY: NodeId = NodeId::MAX;
 
 /// Why a frame is no record.
 ///
@@ -137,8 +134,18 @@ enum Found {
 struct Open {
     /// Who wants it or something in it.
     node: NodeId,
-    is_array: bool,
+    kind: Kind,
     start: usize,
+    /// The node's filter, if it is an object; see [`Tree::find`].
+    filter: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Around the outermost object.
+    None,
+    Object,
+    Array,
 }
 
 /// Memory for decoding one record after another. One per thread; it holds no part of a record once the next one is decoded.
@@ -153,6 +160,13 @@ pub struct DecodeScratch {
 }
 
 impl DecodeScratch {
+    /// How much memory it holds for the next record, in bytes.
+    pub fn bytes_held(&self) -> usize {
+        self.found.capacity() * size_of::<Found>()
+            + self.open.capacity() * size_of::<Open>()
+            + self.arena.capacity()
+    }
+
     /// Forgets the record before and gives back what it alone needed.
     fn reset(&mut self, states: usize) {
         self.open.clear();
@@ -207,28 +221,17 @@ fn cut(text: &str, start: usize, end: usize) -> &str {
     text.get(start..end).unwrap_or_default()
 }
 
-/// A wanted key below a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct WantedKey {
-    pub(super) name: Box<[u8]>,
-    pub(super) node: NodeId,
-}
-
 /// Extracts what a [`FieldPlan`](super::FieldPlan) asked for. Immutable; share it between threads.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    /// Wanted keys by node, sorted by length.
-    keys: Vec<Box<[WantedKey]>>,
-    /// Where each node keeps its state: nodes with a slot first, by its number, then the nodes in between.
-    states: Vec<u32>,
-    /// How many slots the plan had handed out.
+    tree: Tree,
+    /// How many slots the plan had handed out. The first states are the slots, by number.
     slots: u32,
 }
 
 impl Decoder {
-    /// `keys` by node, and the state index of each node; the first `slots` states are the slots.
-    pub(super) fn new(keys: Vec<Box<[WantedKey]>>, states: Vec<u32>, slots: u32) -> Decoder {
-        Decoder { keys, states, slots }
+    pub(super) fn new(tree: Tree, slots: u32) -> Decoder {
+        Decoder { tree, slots }
     }
 
     /// Validates a frame and notes where its wanted fields are.
@@ -240,7 +243,7 @@ impl Decoder {
         frame: &'s [u8],
         scratch: &'s mut DecodeScratch,
     ) -> Result<Record<'s>, DecodeError> {
-        scratch.reset(self.states.len());
+        scratch.reset(self.tree.len());
         let text = match std::str::from_utf8(frame) {
             Ok(text) => text,
             Err(error) => return Err(DecodeError::NotUtf8 { offset: error.valid_up_to() }),
@@ -255,8 +258,14 @@ impl Decoder {
             }
             None => return Err(DecodeError::Empty),
         }
-        let end = Walk { decoder: self, text: frame, found: &mut scratch.found, open: &mut scratch.open }
-            .run(start)?;
+        let end = Walk {
+            tree: &self.tree,
+            text: frame,
+            quotes: Quotes::new(frame),
+            found: &mut scratch.found,
+            open: &mut scratch.open,
+        }
+        .run(start)?;
         let rest = scan::skip_whitespace(frame, end);
         if rest < frame.len() {
             return Err(DecodeError::TrailingData { offset: rest });
@@ -270,21 +279,6 @@ impl Decoder {
         }
         let found = scratch.found.get(..self.slots as usize).unwrap_or_default();
         Ok(Record { frame: text, start, end, found, arena: &scratch.arena })
-    }
-
-    fn keys_of(&self, node: NodeId) -> &[WantedKey] {
-        self.keys.get(node as usize).map_or(&[], |keys| keys)
-    }
-
-    /// The node below `parent` for a key as it stands in the text.
-    fn find(&self, parent: NodeId, key: &[u8], escaped: bool) -> NodeId {
-        let keys = self.keys_of(parent);
-        let found = if escaped {
-            keys.iter().find(|wanted| RawStr::new(key).eq_bytes(&wanted.name))
-        } else {
-            keys.iter().find(|wanted| *wanted.name == *key)
-        };
-        found.map_or(NOBODY, |wanted| wanted.node)
     }
 }
 
@@ -306,128 +300,145 @@ fn looks_like(text: &str) -> LooksLike {
 
 /// The walk over one text.
 struct Walk<'a> {
-    decoder: &'a Decoder,
+    tree: &'a Tree,
     text: &'a [u8],
+    /// The quotation marks ahead; every string that is read must pass its own.
+    quotes: Quotes<'a>,
     found: &'a mut [Found],
+    /// The containers around the one at hand.
     open: &'a mut Vec<Open>,
 }
 
 impl Walk<'_> {
     /// Walks over the object that starts at `at`; the index behind it.
+    ///
+    /// Whitespace is looked for only where a byte is none of those that may stand there: the senders write none.
     fn run(&mut self, mut at: usize) -> Result<usize, DecodeError> {
-        let mut node = ROOT;
+        let text = self.text;
+        let mut inner = Open { node: NOBODY, kind: Kind::None, start: at, filter: 0 };
         loop {
-            at = match self.text.get(at) {
+            let node = match inner.kind {
+                Kind::Object => {
+                    let (node, value) = self.key(&inner, at)?;
+                    at = value;
+                    node
+                }
+                Kind::Array => NOBODY,
+                Kind::None => self.tree.root(),
+            };
+            if text.get(at).is_some_and(|byte| *byte <= b' ') {
+                at = scan::skip_whitespace(text, at);
+            }
+            match text.get(at) {
+                Some(b'"') => at = self.string(node, at + 1)?,
                 Some(b'{') => {
-                    let inside = self.enter(node, at, false)?;
-                    if self.text.get(inside) != Some(&b'}') {
-                        (node, at) = self.key(node, inside)?;
+                    self.enter(node, &mut inner, Kind::Object, at)?;
+                    at = scan::skip_whitespace(text, at + 1);
+                    if text.get(at) != Some(&b'}') {
                         continue;
                     }
-                    inside
                 }
                 Some(b'[') => {
-                    let inside = self.enter(node, at, true)?;
-                    if self.text.get(inside) != Some(&b']') {
-                        (node, at) = (NOBODY, inside);
+                    self.enter(node, &mut inner, Kind::Array, at)?;
+                    at = scan::skip_whitespace(text, at + 1);
+                    if text.get(at) != Some(&b']') {
                         continue;
                     }
-                    inside
                 }
-                Some(b'"') => self.string(node, at + 1)?,
-                Some(b'0'..=b'9' | b'-') => {
-                    let end = scan::number(self.text, at)?;
-                    self.note(node, Found::Number(at, end));
-                    end
+                _ => at = self.scalar(node, at)?,
+            }
+            loop {
+                match (text.get(at), inner.kind) {
+                    (Some(b','), Kind::Object | Kind::Array) => {
+                        at += 1;
+                        break;
+                    }
+                    (Some(b'}'), Kind::Object) | (Some(b']'), Kind::Array) => {
+                        at += 1;
+                        self.note(inner.node, Found::Json(inner.start, at));
+                        match self.open.pop() {
+                            Some(outer) if outer.kind != Kind::None => inner = outer,
+                            _ => return Ok(at),
+                        }
+                    }
+                    (Some(b' ' | b'\t' | b'\n' | b'\r'), _) => at = scan::skip_whitespace(text, at),
+                    (other, kind) => return Err(self.unexpected(other, kind, at)),
                 }
-                Some(b't') => self.literal(node, at, b"true", Found::Bool(true))?,
-                Some(b'f') => self.literal(node, at, b"false", Found::Bool(false))?,
-                Some(b'n') => self.literal(node, at, b"null", Found::Null)?,
-                Some(_) => return Err(Fault::new(at, "expected a value").into()),
-                None => return Err(Fault::new(at, UNEXPECTED_END).into()),
-            };
-            match self.leave(at)? {
-                Next::Value(next_node, next_at) => (node, at) = (next_node, next_at),
-                Next::End(end) => return Ok(end),
             }
         }
     }
 
-    /// Opens the container at `at`; the index of the first byte in it that is no whitespace.
-    #[inline]
-    fn enter(&mut self, node: NodeId, at: usize, is_array: bool) -> Result<usize, DecodeError> {
+    #[cold]
+    fn unexpected(&self, found: Option<&u8>, kind: Kind, at: usize) -> DecodeError {
+        let what = match (found, kind) {
+            (None, _) => UNEXPECTED_END,
+            (Some(_), Kind::Array) => "expected ',' or ']'",
+            (Some(_), _) => "expected ',' or '}'",
+        };
+        Fault::new(at, what).into()
+    }
+
+    /// Opens the container at `at`.
+    #[inline(always)]
+    fn enter(&mut self, node: NodeId, inner: &mut Open, kind: Kind, at: usize) -> Result<(), DecodeError> {
         if self.open.len() >= DEPTH_MAX {
             return Err(DecodeError::TooDeep);
         }
-        self.open.push(Open { node, is_array, start: at });
+        self.open.push(*inner);
+        *inner = Open { node, kind, start: at, filter: 0 };
         if node != NOBODY {
             self.note(node, Found::Json(at, at));
-            if !is_array {
-                self.each_below(node, Found::Absent);
+            if kind == Kind::Object {
+                let tree = self.tree;
+                inner.filter = tree.filter(node);
+                tree.below(node).for_each(|child| self.note(child, Found::Absent));
             }
         }
-        Ok(scan::skip_whitespace(self.text, at + 1))
+        Ok(())
     }
 
-    /// Closes containers that end at or after `at` and finds where the next value is.
-    #[inline]
-    fn leave(&mut self, mut at: usize) -> Result<Next, DecodeError> {
-        loop {
-            at = scan::skip_whitespace(self.text, at);
-            let Some(Open { node, is_array, start }) = self.open.last().copied() else {
-                return Ok(Next::End(at));
-            };
-            match (self.text.get(at), is_array) {
-                (Some(b','), false) => {
-                    let (node, at) = self.key(node, scan::skip_whitespace(self.text, at + 1))?;
-                    return Ok(Next::Value(node, at));
-                }
-                (Some(b','), true) => {
-                    return Ok(Next::Value(NOBODY, scan::skip_whitespace(self.text, at + 1)));
-                }
-                (Some(b'}'), false) | (Some(b']'), true) => {
-                    at += 1;
-                    self.open.pop();
-                    self.note(node, Found::Json(start, at));
-                    if self.open.is_empty() {
-                        return Ok(Next::End(at));
-                    }
-                }
-                (Some(_), false) => return Err(Fault::new(at, "expected ',' or '}'").into()),
-                (Some(_), true) => return Err(Fault::new(at, "expected ',' or ']'").into()),
-                (None, _) => return Err(Fault::new(at, UNEXPECTED_END).into()),
-            }
+    /// Reads a key of the object `inner`, and its colon: whose value follows, and where it starts.
+    #[inline(always)]
+    fn key(&mut self, inner: &Open, mut at: usize) -> Result<(NodeId, usize), DecodeError> {
+        if self.text.get(at) != Some(&b'"') {
+            at = self.seek(at, b'"', "expected a key in quotation marks")?;
         }
-    }
-
-    /// Reads a key of an object that belongs to `parent`, and its colon: whose value follows, and where it starts.
-    #[inline]
-    fn key(&mut self, parent: NodeId, at: usize) -> Result<(NodeId, usize), DecodeError> {
-        match self.text.get(at) {
-            Some(b'"') => {}
-            Some(_) => return Err(Fault::new(at, "expected a key in quotation marks").into()),
-            None => return Err(Fault::new(at, UNEXPECTED_END).into()),
-        }
-        let key = scan::string(self.text, at + 1)?;
+        let key = self.quotes.string(at + 1)?;
         let mut node = NOBODY;
-        if parent != NOBODY {
-            node =
-                self.decoder.find(parent, self.text.get(at + 1..key.quote).unwrap_or_default(), key.escaped);
-            if node != NOBODY {
-                self.forget(node);
+        if inner.filter != 0 {
+            node = match key.escaped {
+                false => self.tree.find(inner.node, inner.filter, self.text, at + 1, key.quote),
+                true => {
+                    self.tree.find_escaped(inner.node, self.text.get(at + 1..key.quote).unwrap_or_default())
+                }
+            };
+            if node != NOBODY && self.found.get(node as usize) != Some(&Found::Absent) {
+                self.forget_below(node);
             }
         }
-        let colon = scan::skip_whitespace(self.text, key.quote + 1);
-        match self.text.get(colon) {
-            Some(b':') => Ok((node, scan::skip_whitespace(self.text, colon + 1))),
-            Some(_) => Err(Fault::new(colon, "expected ':'").into()),
-            None => Err(Fault::new(colon, UNEXPECTED_END).into()),
+        let mut colon = key.quote + 1;
+        if self.text.get(colon) != Some(&b':') {
+            colon = self.seek(colon, b':', "expected ':'")?;
         }
+        Ok((node, colon + 1))
     }
 
-    #[inline]
+    /// The index of `byte`, which may only have whitespace before it.
+    #[cold]
+    fn seek(&self, at: usize, byte: u8, expected: &'static str) -> Result<usize, DecodeError> {
+        let at = scan::skip_whitespace(self.text, at);
+        if self.text.get(at) == Some(&byte) { Ok(at) } else { Err(self.missing(at, expected)) }
+    }
+
+    /// The fault of a byte at `at` that is not what was expected, or is not there.
+    #[cold]
+    fn missing(&self, at: usize, expected: &'static str) -> DecodeError {
+        Fault::new(at, if at < self.text.len() { expected } else { UNEXPECTED_END }).into()
+    }
+
+    #[inline(always)]
     fn string(&mut self, node: NodeId, at: usize) -> Result<usize, DecodeError> {
-        let end = scan::string(self.text, at)?;
+        let end = self.quotes.string(at)?;
         if node != NOBODY {
             let found = if end.escaped { Found::Escaped(at, end.quote) } else { Found::Str(at, end.quote) };
             self.note(node, found);
@@ -435,59 +446,38 @@ impl Walk<'_> {
         Ok(end.quote + 1)
     }
 
+    /// Reads a number, true, false or null.
     #[inline]
-    fn literal(
-        &mut self,
-        node: NodeId,
-        at: usize,
-        word: &'static [u8],
-        found: Found,
-    ) -> Result<usize, DecodeError> {
-        let end = scan::literal(self.text, at, word)?;
+    fn scalar(&mut self, node: NodeId, at: usize) -> Result<usize, DecodeError> {
+        let (end, found) = match self.text.get(at) {
+            Some(b'0'..=b'9' | b'-') => {
+                let end = scan::number(self.text, at)?;
+                (end, Found::Number(at, end))
+            }
+            Some(b't') => (scan::literal(self.text, at, b"true")?, Found::Bool(true)),
+            Some(b'f') => (scan::literal(self.text, at, b"false")?, Found::Bool(false)),
+            Some(b'n') => (scan::literal(self.text, at, b"null")?, Found::Null),
+            _ => return Err(self.missing(at, "expected a value")),
+        };
         self.note(node, found);
         Ok(end)
     }
 
     #[inline(always)]
     fn note(&mut self, node: NodeId, found: Found) {
-        if let Some(state) = self.decoder.states.get(node as usize)
-            && let Some(place) = self.found.get_mut(*state as usize)
-        {
+        if let Some(place) = self.found.get_mut(node as usize) {
             *place = found;
         }
     }
 
-    fn each_below(&mut self, node: NodeId, found: Found) {
-        let decoder = self.decoder;
-        for key in decoder.keys_of(node) {
-            self.note(key.node, found);
-        }
-    }
-
-    /// Drops what an earlier key of the same name left in `node`'s fields.
-    #[inline]
-    fn forget(&mut self, node: NodeId) {
-        let state = self.decoder.states.get(node as usize).copied().unwrap_or(u32::MAX);
-        if self.found.get(state as usize) != Some(&Found::Absent) {
-            self.forget_below(node);
-        }
-    }
-
+    /// Drops what an earlier key of the same name left below `node`.
     #[cold]
     fn forget_below(&mut self, node: NodeId) {
-        let decoder = self.decoder;
+        let tree = self.tree;
         let mut nodes = vec![node];
         while let Some(node) = nodes.pop() {
-            self.each_below(node, Found::Unreached);
-            nodes.extend(decoder.keys_of(node).iter().map(|key| key.node));
+            tree.below(node).for_each(|child| self.note(child, Found::Unreached));
+            nodes.extend(tree.below(node));
         }
     }
-}
-
-/// What comes after a value.
-enum Next {
-    /// A value for a node, and where it starts.
-    Value(NodeId, usize),
-    /// The end of the outermost object.
-    End(usize),
 }

@@ -59,8 +59,7 @@ impl<'a> RawStr<'a> {
 
     /// Appends the string itself to `out`. A surrogate escape without its other half becomes U+FFFD.
     pub fn unescape_into(&self, out: &mut String) {
-        let mut pieces = Pieces { text: self.text };
-        while let Some(piece) = pieces.next() {
+        for piece in (Pieces { text: self.text }) {
             match piece {
                 Piece::Plain(plain) => match std::str::from_utf8(plain) {
                     Ok(plain) => out.push_str(plain),
@@ -301,6 +300,76 @@ impl<'a> Iterator for Members<'a> {
             self.rest.at = scan::skip_whitespace(self.rest.text, self.rest.at + 1);
         }
         Some((key, self.rest.value()?))
+    }
+}
+
+/// A piece of JSON text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// null, true, false, a number or a string.
+    Scalar(Node<'a>),
+    /// A key of the object at hand; its value follows.
+    Key(RawStr<'a>),
+    /// An array begins.
+    ArrayStart,
+    /// The array at hand ends.
+    ArrayEnd,
+    /// An object begins.
+    ObjectStart,
+    /// The object at hand ends.
+    ObjectEnd,
+}
+
+/// A value with everything in it, piece by piece, in one pass.
+///
+/// [`elements`] and [`members`] look at a container's text once for each level above what is read. That is nothing where a path is
+/// followed, but reading a whole value with them takes time in its size times its depth; this takes time in its size.
+pub fn tokens(text: &[u8]) -> Tokens<'_> {
+    Tokens { text, at: 0 }
+}
+
+/// Iterator over the pieces of a value; see [`tokens`].
+#[derive(Debug, Clone)]
+pub struct Tokens<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r' | b',') = self.text.get(self.at) {
+            self.at += 1;
+        }
+        let token = match self.text.get(self.at)? {
+            b'[' => Token::ArrayStart,
+            b']' => Token::ArrayEnd,
+            b'{' => Token::ObjectStart,
+            b'}' => Token::ObjectEnd,
+            _ => return self.scalar_or_key(),
+        };
+        self.at += 1;
+        Some(token)
+    }
+}
+
+impl<'a> Tokens<'a> {
+    fn scalar_or_key(&mut self) -> Option<Token<'a>> {
+        let (node, end) = value(self.text, self.at);
+        if end == self.at {
+            self.at = self.text.len();
+            return None;
+        }
+        self.at = end;
+        if let Node::Str(key) = node {
+            let colon = scan::skip_whitespace(self.text, end);
+            if self.text.get(colon) == Some(&b':') {
+                self.at = colon + 1;
+                return Some(Token::Key(key));
+            }
+        }
+        Some(Token::Scalar(node))
     }
 }
 

@@ -14,9 +14,10 @@ mod scan;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use decode::{DEPTH_MAX, DecodeError, DecodeScratch, Decoder, LooksLike, Record};
-pub use json::{Elements, Members, Node, RawStr};
+pub use json::{Elements, Members, Node, RawStr, Token, Tokens};
 pub use plan::FieldPlan;
 
 /// Number of an extracted field; made by [`FieldPlan::want`].

@@ -1,13 +1,11 @@
 //! Which fields to extract: collected from rules and templates, then built into a [`Decoder`].
 
 use super::SlotId;
-use super::decode::{Decoder, WantedKey};
+use super::decode::Decoder;
+use super::tree::{Node, NodeId, Tree};
 
-/// Index of a node in a [`Decoder`]'s tree of wanted keys.
-pub(super) type NodeId = u32;
-
-/// The tree's root: the record itself.
-pub(super) const ROOT: NodeId = 0;
+/// The plan's node for the record itself.
+const ROOT: usize = 0;
 
 /// The fields that some rule or template reads.
 ///
@@ -22,7 +20,7 @@ pub struct FieldPlan {
 #[derive(Debug, Clone, Default)]
 struct PlanNode {
     slot: Option<SlotId>,
-    children: Vec<(String, NodeId)>,
+    children: Vec<(String, usize)>,
 }
 
 impl Default for FieldPlan {
@@ -46,41 +44,42 @@ impl FieldPlan {
         for key in path {
             node = self.child(node, key);
         }
-        let node = &mut self.nodes[node as usize];
-        *node.slot.get_or_insert_with(|| {
+        *self.nodes[node].slot.get_or_insert_with(|| {
             let slot = SlotId(self.slots);
             self.slots += 1;
             slot
         })
     }
 
-    fn child(&mut self, parent: NodeId, key: &str) -> NodeId {
-        if let Some((_, node)) = self.nodes[parent as usize].children.iter().find(|(name, _)| name == key) {
+    fn child(&mut self, parent: usize, key: &str) -> usize {
+        if let Some((_, node)) = self.nodes[parent].children.iter().find(|(name, _)| name == key) {
             return *node;
         }
-        let node = NodeId::try_from(self.nodes.len()).unwrap_or(NodeId::MAX);
+        let node = self.nodes.len();
         self.nodes.push(PlanNode::default());
-        self.nodes[parent as usize].children.push((key.to_string(), node));
+        self.nodes[parent].children.push((key.to_string(), node));
         node
     }
 
     /// The decoder that extracts what was asked for so far.
     pub fn build(&self) -> Decoder {
-        let mut between = self.slots;
-        let mut states = Vec::with_capacity(self.nodes.len());
-        let mut keys = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
-            states.push(match node.slot {
-                Some(SlotId(slot)) => slot,
-                None => {
-                    between += 1;
-                    between - 1
-                }
-            });
-            let wanted = node.children.iter();
-            let wanted = wanted.map(|(name, node)| WantedKey { name: name.as_bytes().into(), node: *node });
-            keys.push(wanted.collect());
-        }
-        Decoder::new(keys, states, self.slots)
+        // Nodes with a slot get its number, the others the numbers behind.
+        let mut next = self.slots;
+        let number = |node: &PlanNode| {
+            node.slot.map_or_else(
+                || {
+                    next += 1;
+                    next - 1
+                },
+                |SlotId(slot)| slot,
+            )
+        };
+        let ids: Vec<NodeId> = self.nodes.iter().map(number).collect();
+        let mut order: Vec<usize> = (0..self.nodes.len()).collect();
+        order.sort_by_key(|node| ids[*node]);
+        let build = |node: usize| {
+            Node::new(self.nodes[node].children.iter().map(|(key, child)| (key.as_str(), ids[*child])))
+        };
+        Decoder::new(Tree::new(ids[ROOT], order.into_iter().map(build).collect()), self.slots)
     }
 }

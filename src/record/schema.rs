@@ -178,7 +178,7 @@ static REQUEST: StructType = StructType {
             "Operation",
             "operation",
             Str,
-            "create, read, update, patch, delete, list, scan, help, renew, revoke, ...",
+            "create, read, update, patch, delete, list, scan, help, renew, revoke and others",
         ),
         field("MountPoint", "mount_point", Str, "the mount that served it, with a slash at the end"),
         field("MountType", "mount_type", Str, "the mount's type, such as kv or system"),

@@ -214,24 +214,24 @@ impl Checker<'_> {
         for arg in args.iter_mut() {
             self.visit(arg)?;
         }
-        let mut last = None;
-        for params in overloads {
-            match fits(name, params, args, at) {
+        let mut first = None;
+        for params in overloads.iter().filter(|params| params.len() == args.len()) {
+            match fits(name, params, args) {
                 Ok(()) => return Ok(()),
-                Err(error) => last = Some(error),
+                Err(error) => first = first.or(Some(error)),
             }
         }
-        // The most telling error is the one of the overload with as many parameters as there are arguments.
-        let same_count = overloads.iter().find(|params| params.len() == args.len());
-        let error = same_count.and_then(|params| fits(name, params, args, at).err()).or(last);
-        Err(error.unwrap_or_else(|| RuleError::new(at.range(), format!("`{name}` cannot be called so"))))
+        Err(first.unwrap_or_else(|| {
+            let mut counts: Vec<usize> = overloads.iter().map(|params| params.len()).collect();
+            counts.sort_unstable();
+            counts.dedup();
+            let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
+            count_error(name, &counts.join(" or "), args.len(), at)
+        }))
     }
 }
 
-fn fits(name: &str, params: &[Param], args: &[Node], at: Span) -> Result<(), RuleError> {
-    if params.len() != args.len() {
-        return Err(count_error(name, &params.len().to_string(), args.len(), at));
-    }
+fn fits(name: &str, params: &[Param], args: &[Node]) -> Result<(), RuleError> {
     for (i, (param, arg)) in params.iter().zip(args).enumerate() {
         let wanted = param.ty();
         let fits = if wanted.is_integer() && arg.ty.is_integer() {

@@ -16,6 +16,13 @@ pub(crate) struct Cond {
     pub(crate) span: Span,
 }
 
+/// A field of the record and where the rule names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FieldRead {
+    pub(crate) slot: SlotId,
+    pub(crate) span: Span,
+}
+
 #[derive(Debug)]
 pub(crate) enum CondKind {
     Const(bool),
@@ -23,12 +30,12 @@ pub(crate) enum CondKind {
     AnyOf(Box<[Cond]>),
     Not(Box<Cond>),
     /// A string field and a constant.
-    Str(SlotId, StrTest),
-    Bool(SlotId),
+    Str(FieldRead, StrTest),
+    Bool(FieldRead),
     /// An integer field and a constant.
-    Int(SlotId, BinaryOp, i64),
+    Int(FieldRead, BinaryOp, i64),
     /// An array of strings holds a constant.
-    ListHas(SlotId, Box<str>),
+    ListHas(FieldRead, Box<str>),
     /// A string that is computed and a constant; `strict` where both are strings for the checker, so that nil fails.
     Text(Box<Ex>, StrTest),
     Compare(Box<Compare>),

@@ -8,7 +8,8 @@ use super::ast::{BinaryOp, BuiltinCall, Kind, Literal, LogicOp, Node, UnaryOp};
 use super::check::constant_regex;
 use super::check_builtins::{BUILTIN_NAMES, takes};
 use super::code::{
-    Body, Compare, Cond, CondKind, Equality, Ex, ExKind, Key, Loop, LoopName, Member, StrSet, StrTest,
+    Body, Compare, Cond, CondKind, Equality, Ex, ExKind, FieldRead, Key, Loop, LoopName, Member, StrSet,
+    StrTest,
 };
 use super::env::{EnvKind, Environment, RECORD};
 use super::error::RuleError;
@@ -93,6 +94,10 @@ impl Lowering<'_, '_> {
     fn slot(&mut self, path: &Path) -> crate::record::SlotId {
         let keys: Vec<&str> = path.keys.iter().map(|key| &**key).collect();
         self.plan.want(&keys)
+    }
+
+    fn read(&mut self, path: &Path, node: &Node) -> FieldRead {
+        FieldRead { slot: self.slot(path), span: node.span }
     }
 
     fn ex(&mut self, node: &Node) -> Lowered<Ex> {
@@ -245,9 +250,9 @@ impl Lowering<'_, '_> {
 
     fn call(&mut self, callee: &Node, args: &[Node]) -> Lowered<ExKind> {
         let args = self.all(args)?;
-        if let (Kind::Member { base, optional, .. }, Ty::Function(Function::Method(method))) =
+        // As Go: a method that is known is not looked up, so that `?.` before it has no effect.
+        if let (Kind::Member { base, .. }, Ty::Function(Function::Method(method))) =
             (&callee.kind, &callee.ty)
-            && !optional
         {
             return Ok(ExKind::CallMethod(self.boxed(base)?, *method, args));
         }
@@ -331,7 +336,7 @@ impl Lowering<'_, '_> {
                 }
             }
             _ => match self.path(node) {
-                Some(path) if path.ty.is_bool() => CondKind::Bool(self.slot(&path)),
+                Some(path) if path.ty.is_bool() => CondKind::Bool(self.read(&path, node)),
                 _ => CondKind::Value(self.boxed(node)?),
             },
         };
@@ -341,7 +346,7 @@ impl Lowering<'_, '_> {
     /// A test of the string that `node` yields.
     fn str_test(&mut self, node: &Node, test: StrTest) -> Lowered<CondKind> {
         match self.path(node) {
-            Some(path) if path.ty.is_str() => Ok(CondKind::Str(self.slot(&path), test)),
+            Some(path) if path.ty.is_str() => Ok(CondKind::Str(self.read(&path, node), test)),
             _ => Ok(CondKind::Text(self.boxed(node)?, test)),
         }
     }
@@ -365,7 +370,7 @@ impl Lowering<'_, '_> {
                     && matches!(path.ty, Ty::Array(super::types::Slice::Str, _))
                     && let Ok(text) = std::str::from_utf8(text)
                 {
-                    return Ok(CondKind::ListHas(self.slot(&path), text.into()));
+                    return Ok(CondKind::ListHas(self.read(&path, right), text.into()));
                 }
             }
             (BinaryOp::Eq | BinaryOp::Ne, _) => {
@@ -420,7 +425,7 @@ impl Lowering<'_, '_> {
             return None;
         }
         let path = self.path(field).filter(|path| matches!(path.ty, Ty::Int))?;
-        Some(CondKind::Int(self.slot(&path), op, value))
+        Some(CondKind::Int(self.read(&path, field), op, value))
     }
 
     fn in_set(&mut self, left: &Node, values: &[Literal]) -> Lowered<CondKind> {

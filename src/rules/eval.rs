@@ -6,7 +6,7 @@ use std::cell::Cell;
 use bumpalo::Bump;
 
 use super::ast::{BinaryOp, Literal, LogicOp, UnaryOp};
-use super::code::{Compare, Cond, CondKind, Equality, Ex, ExKind, StrTest};
+use super::code::{Compare, Cond, CondKind, Equality, Ex, ExKind, FieldRead, StrTest};
 use super::error::EvalErrorKind;
 use super::types::{MapTy, Slice};
 use super::value::{Array, Evaluated, Fault, Items, Map, Value, fault, fault_of};
@@ -174,21 +174,21 @@ impl<'a> Vm<'a> {
                 Ok(false)
             }
             CondKind::Not(cond) => Ok(!self.test(cond, scope)?),
-            CondKind::Str(slot, test) => match self.record.slot(*slot) {
+            CondKind::Str(field, test) => match self.record.slot(field.slot) {
                 Slot::Str(text) => Ok(test.hits(text.as_bytes())),
                 Slot::Absent | Slot::Unreached | Slot::Null => Ok(test.hits(b"")),
-                _ => Err(mistyped("a string", cond)),
+                _ => Err(mistyped("a string", field)),
             },
-            CondKind::Bool(slot) => match self.record.slot(*slot) {
+            CondKind::Bool(field) => match self.record.slot(field.slot) {
                 Slot::Bool(value) => Ok(value),
                 Slot::Absent | Slot::Unreached | Slot::Null => Ok(false),
-                _ => Err(mistyped("true or false", cond)),
+                _ => Err(mistyped("true or false", field)),
             },
-            CondKind::Int(slot, op, wanted) => {
-                self.test_int(*slot, *op, *wanted).ok_or_else(|| mistyped("an integer", cond))
+            CondKind::Int(field, op, wanted) => {
+                self.test_int(field.slot, *op, *wanted).ok_or_else(|| mistyped("an integer", field))
             }
-            CondKind::ListHas(slot, text) => {
-                self.test_list(*slot, text).ok_or_else(|| mistyped("an array of strings", cond))
+            CondKind::ListHas(field, text) => {
+                self.test_list(field.slot, text).ok_or_else(|| mistyped("an array of strings", field))
             }
             CondKind::Text(..) | CondKind::Compare(_) | CondKind::Loop(_) | CondKind::Value(_) => {
                 self.test_general(cond, scope).map_err(|fault| located(fault, cond.span.range()))
@@ -470,11 +470,9 @@ pub(crate) fn located(mut fault: Fault, span: std::ops::Range<usize>) -> Fault {
 }
 
 #[cold]
-fn mistyped(wanted: &str, cond: &Cond) -> Fault {
-    located(
-        fault_of(EvalErrorKind::MistypedField, format!("the field is not {wanted} in this record")),
-        cond.span.range(),
-    )
+fn mistyped(wanted: &str, field: &FieldRead) -> Fault {
+    let fault = fault_of(EvalErrorKind::MistypedField, format!("the field is not {wanted} in this record"));
+    located(fault, field.span.range())
 }
 
 impl StrTest {

@@ -206,11 +206,12 @@ impl<'a> Explainer<'_, 'a> {
         };
         let mut reads = Vec::new();
         match &cond.kind {
-            CondKind::Str(slot, _)
-            | CondKind::Bool(slot)
-            | CondKind::Int(slot, ..)
-            | CondKind::ListHas(slot, _) => {
-                reads.push((String::from("field"), self.slot(*slot)));
+            CondKind::Str(field, _)
+            | CondKind::Bool(field)
+            | CondKind::Int(field, ..)
+            | CondKind::ListHas(field, _) => {
+                let name = self.source.get(field.span.range()).unwrap_or("").to_owned();
+                reads.push((name, self.slot(field.slot)));
             }
             _ => cond.reads(&mut |ex| self.read(ex, &mut reads)),
         }

@@ -170,7 +170,7 @@ fn written(part: Part, shown: &Civil, nanos: u32, offset: i32, name: &str) -> St
         Part::ZeroMinute => format!("{:02}", shown.minute),
         Part::Second => shown.second.to_string(),
         Part::ZeroSecond => format!("{:02}", shown.second),
-        Part::LongYear => format!("{:04}", shown.year),
+        Part::LongYear => go_time::year_text(shown.year),
         Part::Year => format!("{:02}", shown.year.rem_euclid(100)),
         Part::UpperPm => half.into(),
         Part::LowerPm => half.to_lowercase(),
@@ -481,7 +481,8 @@ fn finish<'a>(found: Found, zone: Zone<'a>, keep: &dyn Fn(&str) -> &'a str) -> O
             Some(hours) if !hours.is_empty() => hours.parse::<i32>().ok()? * 3600,
             _ => 0,
         };
-        return at(local - i64::from(offset), Zone::Fixed(offset, Some(keep(name))));
+        // As Go: the time is taken as UTC, and only shown in the zone.
+        return at(local, Zone::Fixed(offset, Some(keep(name))));
     }
     at(zone.instant(local), zone)
 }

@@ -149,6 +149,11 @@ pub(crate) fn iso_year(time: &Time<'_>) -> i64 {
     date_of(day + 3 - (i64::from(civil.weekday) + 6) % 7).0
 }
 
+/// Four digits at least, the sign not counted.
+pub(crate) fn year_text(year: i64) -> String {
+    format!("{}{:04}", if year < 0 { "-" } else { "" }, year.unsigned_abs())
+}
+
 fn fraction(nanos: u32) -> String {
     if nanos == 0 {
         return String::new();
@@ -164,8 +169,8 @@ pub(crate) fn rfc3339(time: &Time<'_>) -> String {
         offset => offset_text(offset, ":"),
     };
     format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{}{zone}",
-        civil.year,
+        "{}-{:02}-{:02}T{:02}:{:02}:{:02}{}{zone}",
+        year_text(civil.year),
         civil.month,
         civil.day,
         civil.hour,
@@ -192,8 +197,8 @@ pub(crate) fn time_text(time: &Time<'_>) -> String {
     let shown = offset_text(offset, "");
     let name = if name.is_empty() { shown.clone() } else { name };
     format!(
-        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}{} {shown} {name}",
-        civil.year,
+        "{}-{:02}-{:02} {:02}:{:02}:{:02}{} {shown} {name}",
+        year_text(civil.year),
         civil.month,
         civil.day,
         civil.hour,
@@ -321,10 +326,16 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
             if whole.is_empty() { 0 } else { whole.parse().ok().filter(|whole| *whole <= 1 << 63)? };
         let mut value = whole.checked_mul(unit).filter(|value| *value <= 1 << 63)?;
         if !part.is_empty() {
-            // Go computes the fraction in floating point and cuts it off.
-            let part: String = part.chars().take(18).collect();
-            let scale = 10f64.powi(part.len() as i32);
-            let fraction = part.parse::<u64>().ok()? as f64 * (unit as f64 / scale);
+            // Go computes the fraction in floating point and cuts it off; digits that do not fit are dropped.
+            let (mut digits, mut scale) = (0u64, 1.0);
+            for digit in part.bytes().map(|digit| u64::from(digit - b'0')) {
+                if digits > (i64::MAX as u64) / 10 {
+                    break;
+                }
+                digits = digits * 10 + digit;
+                scale *= 10.0;
+            }
+            let fraction = digits as f64 * (unit as f64 / scale);
             value = value.checked_add(fraction as u64).filter(|value| *value <= 1 << 63)?;
         }
         total = total.checked_add(value).filter(|total| *total <= 1 << 63)?;

@@ -411,6 +411,8 @@ impl fmt::Display for Ty {
             Ty::Array(Slice::Bytes, _) => f.write_str("bytes"),
             Ty::Array(_, elem) if elem.is_unknown() || elem.is_nil() => f.write_str("array"),
             Ty::Array(_, elem) => write!(f, "array of {elem}"),
+            Ty::Map(MapTy::StrStr) => f.write_str("map of strings"),
+            Ty::Map(MapTy::StrStrs) => f.write_str("map of arrays of strings"),
             Ty::Map(_) => f.write_str("map"),
             Ty::Struct(def) => match &def.name {
                 Some(name) => write!(f, "object {}", name.rsplit('.').next().unwrap_or(name)),

@@ -1,1 +1,19 @@
-fn main() {}
+//! End-to-end tests: the real executable, real sockets, real files, a real OpenBao where there is one.
+#![allow(
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "one program, nothing to reach from outside; tests read whole answers, start plain threads and look at the clock"
+)]
+
+mod commands;
+mod docs;
+mod harness;
+mod hostile;
+mod life;
+mod log_file;
+mod openbao;
+mod receive;
+mod side_effects;
+#[path = "../support/mod.rs"]
+mod support;
+mod wrong;

@@ -122,7 +122,7 @@ impl<'a> Vm<'a> {
         Ok(self.array(slice, Items::Values(values.into_bump_slice())))
     }
 
-    /// Entries sorted by their string keys; others stay as they are.
+    /// Entries sorted by their keys where all are strings or all are integers; others stay as they are.
     pub(crate) fn by_key(
         &self,
         entries: &[(Value<'a>, Value<'a>)],
@@ -130,9 +130,12 @@ impl<'a> Vm<'a> {
         self.take_bytes(size_of_val(entries))?;
         self.step(entries.len())?;
         let sorted = self.bump.alloc_slice_copy(entries);
-        if entries.iter().all(|(key, _)| matches!(key, Value::Str(_))) {
+        let strs = entries.iter().all(|(key, _)| matches!(key, Value::Str(_)));
+        let ints = entries.iter().all(|(key, _)| matches!(key, Value::Int(_)));
+        if strs || ints {
             sorted.sort_by(|(a, _), (b, _)| match (a, b) {
                 (Value::Str(a), Value::Str(b)) => a.cmp(b),
+                (Value::Int(a), Value::Int(b)) => a.cmp(b),
                 _ => std::cmp::Ordering::Equal,
             });
         }
@@ -278,7 +281,7 @@ impl<'a> Vm<'a> {
         if numbers.is_empty() {
             return Ok(Value::Float(0.0));
         }
-        Ok(Value::Float(numbers.iter().sum::<f64>() / numbers.len() as f64))
+        Ok(Value::Float(numbers.iter().fold(0.0, |sum, number| sum + number) / numbers.len() as f64))
     }
 
     pub(super) fn median(&self, args: &[Value<'a>]) -> Evaluated<'a> {

@@ -107,8 +107,10 @@ fn close(count: usize, indent: usize, bracket: u8, out: &mut Vec<u8>) {
 /// With Go's escapes, those for HTML included.
 fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    for (c, _) in runes(text) {
+    for (c, length) in runes(text) {
         match c {
+            // A byte that is not UTF-8.
+            '\u{fffd}' if length == 1 => out.extend_from_slice(b"\\ufffd"),
             '"' => out.extend_from_slice(b"\\\""),
             '\\' => out.extend_from_slice(b"\\\\"),
             '\n' => out.extend_from_slice(b"\\n"),

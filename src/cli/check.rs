@@ -1,0 +1,45 @@
+//! `check`: what is wrong with the configuration, all of it.
+
+use super::{FAILED, Io, OK, say_problems, say_warnings};
+use crate::config::{self, Overrides};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  The file that the server would use:
+      vault-audit-filter check
+  A file before it is installed:
+      vault-audit-filter check --config new.yaml && install -m 640 new.yaml /etc/vault-audit-filter/config.yaml
+
+Each problem is one line: file:line: key: what is wrong; what to write instead.
+Warnings are things that are odd and work. Nothing is opened, bound or written.
+Exit code: 0 when the server would start with it, 1 when not.";
+
+/// Loads everything as `serve` would and tells what is wrong.
+pub(super) fn run(overrides: &Overrides, io: &mut Io<'_>) -> u8 {
+    let loaded = match config::load_checked(overrides, super::checks()) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            say_problems(&problems, io);
+            return FAILED;
+        }
+    };
+    say_warnings(&loaded.warnings, io);
+    let config = &loaded.config;
+    let rules: usize = config.rule_groups.iter().map(|group| group.rules.len()).sum();
+    let (groups, tests) = (config.rule_groups.len(), config.tests.len());
+    let summary = format!(
+        "{}: no problems ({}, {}, {})\n",
+        loaded.source(),
+        counted(groups, "rule group"),
+        counted(rules, "rule"),
+        counted(tests, "test")
+    );
+    match io.print(&summary) {
+        OK => OK,
+        _ => FAILED,
+    }
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

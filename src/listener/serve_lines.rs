@@ -1,0 +1,111 @@
+//! Streams: lines out of reads. Nothing is ever written to the peer.
+
+use std::sync::Arc;
+
+use super::conn::{Conn, Next, ParkedReply, Protocol};
+use super::core::Core;
+use super::counters::CloseReason;
+use super::park::{self, Parking};
+use super::serve::Hands;
+use super::slots::{ConnId, Slot};
+use super::{BadFrame, LineReply, Service};
+use crate::clock;
+use crate::framing::line::Piece;
+
+/// How many reads one stream gets before the others come first. Each holds dozens of records to be evaluated, hence few.
+const READS_PER_WAKE: usize = 2;
+
+impl<S: Service> Hands<S> {
+    /// The connection can be read. An error says why it must be closed.
+    pub(super) fn lines_ready(
+        &mut self,
+        core: &Arc<Core>,
+        slot: &Slot,
+        id: ConnId,
+        conn: &mut Conn,
+    ) -> Result<Next, CloseReason> {
+        if !conn.input.is_empty() {
+            let input = std::mem::take(&mut conn.input);
+            let used = self.feed(core, slot, id, conn, &input);
+            conn.input = input[used..].to_vec();
+            if conn.parked.is_some() {
+                return Ok(Next::Parked);
+            }
+        }
+        for _ in 0..READS_PER_WAKE {
+            if !core.has_room(self.scratch.len()) {
+                return Ok(Next::Paused);
+            }
+            let n = match conn.stream.read(&mut self.scratch) {
+                Ok(None) => return Ok(Next::Read),
+                Ok(Some(n)) => n,
+                Err(_) => return Err(self.lines_ended(core, conn)),
+            };
+            if n == 0 {
+                return Err(self.lines_ended(core, conn));
+            }
+            let scratch = std::mem::take(&mut self.scratch);
+            let used = self.feed(core, slot, id, conn, &scratch[..n]);
+            conn.input = scratch[used..n].to_vec();
+            self.scratch = scratch;
+            core.recharge(conn);
+            if conn.parked.is_some() {
+                return Ok(Next::Parked);
+            }
+            if n < self.scratch.len() {
+                return Ok(Next::Read);
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Hands the lines in `input` to the service until one is parked. Returns how many bytes were used.
+    fn feed(&mut self, core: &Arc<Core>, slot: &Slot, id: ConnId, conn: &mut Conn, input: &[u8]) -> usize {
+        let (source, listener) = (conn.source, conn.listener);
+        let Protocol::Lines(framer) = &mut conn.protocol else { return input.len() };
+        let mut parked = false;
+        let mut fresh = false;
+        let used = framer.feed(input, &core.bounds.lines, |piece| {
+            fresh = true;
+            match piece {
+                Piece::Oversize(head) => {
+                    let bad = BadFrame::Oversize(head);
+                    self.guarded(core, listener, |service, worker| service.bad_frame(source, bad, worker));
+                }
+                Piece::Line(line) => {
+                    let parking = Parking::new(core, slot, id);
+                    let reply = self.guarded(core, listener, |service, worker| {
+                        service.line(source, line, worker, &parking)
+                    });
+                    let asked = parking.asked();
+                    if reply == Some(LineReply::Parked) && asked {
+                        parked = park::settle(slot).is_none();
+                    } else {
+                        park::forget_if(slot, asked);
+                    }
+                }
+            }
+            !parked
+        });
+        conn.fresh |= fresh;
+        if parked {
+            conn.parked = Some(ParkedReply { form: None, since: clock::now() });
+        }
+        used
+    }
+
+    /// The stream has ended, or is about to be: an unfinished line is counted and not evaluated; its sender sends it again whole.
+    pub(super) fn lines_ended(&mut self, core: &Core, conn: &mut Conn) -> CloseReason {
+        let Protocol::Lines(framer) = &mut conn.protocol else { return CloseReason::Peer };
+        // Input behind a parked line has not been looked at; it is lost with the rest.
+        let unseen = std::mem::take(&mut conn.input).len() as u64;
+        let bytes = framer.finish().unwrap_or(0) + unseen;
+        if bytes == 0 {
+            return CloseReason::Peer;
+        }
+        let source = conn.source;
+        let bad = BadFrame::Truncated(bytes);
+        self.guarded(core, conn.listener, |service, worker| service.bad_frame(source, bad, worker));
+        CloseReason::Truncated
+    }
+}
