@@ -8,6 +8,7 @@
     clippy::disallowed_methods,
     clippy::print_stdout,
     missing_docs,
+    unreachable_pub,
     reason = "a bench program measures time and prints"
 )]
 
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-mod support;
+#[path = "support/floor.rs"]
+mod floor;
 
 /// Ten rules as an operator would write them; the same as in the decode and rules benches.
 const TYPICAL_RULES: &str = include_str!("../tests/data/rules/typical10.txt");
@@ -52,7 +54,7 @@ fn main() {
     let options = options();
     let dir = std::env::temp_dir().join(format!("vaf-bench-openbao-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("temporary directory");
-    let floor = support::floor::Floor::start().expect("the floor server");
+    let floor = floor::Floor::start().expect("the floor server");
     let ours = Daemon::start(&dir);
     let with_floor = Bao::start(&bao, &dir.join("floor"), &format!("http://{}/v1/audit", floor.address()));
     let with_ours = Bao::start(&bao, &dir.join("ours"), &format!("http://{}/v1/audit", ours.http));

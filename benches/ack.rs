@@ -1,0 +1,185 @@
+//! What the real program adds to an HTTP ack: ten typical rules, a real audit entry of 1.5 KB, against the floor (a
+//! thread per connection that answers 204 and does nothing else) in the same run, in turns.
+//!
+//! - `unmatched`: decoded, ten rules, nothing written; what most records are.
+//! - `matched`: the same and one line appended to the group's log file.
+//! - `sinks hung`: the same as matched, while the group's webhook accepts connections and never answers.
+//!
+//! Open loop: 8 connections, 1,000 requests a second in all, latency from the instant at which a request was due. Closed
+//! loop: 8 connections as fast as answers come. Read the ratios, not the figures.
+//! `cargo bench --bench ack -- [--quick] [--rounds N] [--seconds S]`.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a bench program measures time and prints"
+)]
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+mod support;
+
+use support::floor::Floor;
+use support::load::{Outcome, closed_loop, open_loop};
+
+const RECORDS: &str = include_str!("../tests/data/records/openbao-2.7.2.jsonl");
+const TYPICAL_RULES: &str = include_str!("../tests/data/rules/typical10.txt");
+const CONNECTIONS: usize = 8;
+const OPEN_LOOP_PER_SECOND: u32 = 1000;
+
+struct Options {
+    rounds: usize,
+    duration: Duration,
+}
+
+fn options() -> Options {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| {
+        args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).and_then(|v| v.parse::<f64>().ok())
+    };
+    let quick = args.iter().any(|a| a == "--quick" || a == "--test");
+    Options {
+        rounds: value("--rounds").map_or(if quick { 1 } else { 7 }, |v| v as usize),
+        duration: Duration::from_secs_f64(value("--seconds").unwrap_or(if quick { 0.3 } else { 3.0 })),
+    }
+}
+
+/// A record of about 1.5 KB that a write to a policy makes (`matched`) or a lookup of a token (not).
+fn record(matched: bool) -> &'static str {
+    let wanted = if matched { "\"path\":\"sys/policies/acl/" } else { "\"path\":\"secret/data/" };
+    RECORDS
+        .lines()
+        .filter(|l| {
+            l.contains("\"type\":\"response\"")
+                && l.contains(wanted)
+                && l.contains("\"operation\":\"update\"") == matched
+        })
+        .filter(|l| !l.contains("\"error\"") && !l.contains("\"operation\":\"delete\""))
+        .min_by_key(|l| l.len().abs_diff(1500))
+        .expect("such a record is in the file")
+}
+
+fn main() {
+    let options = options();
+    let dir = std::env::temp_dir().join(format!("vaf-bench-ack-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("temporary directory");
+    let floor = Floor::start().expect("the floor server");
+    let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let plain = Daemon::start(&dir.join("plain"), None);
+    let with_hung_sink = Daemon::start(&dir.join("hung"), Some(hung.local_addr().expect("its address")));
+    let servers: [(&str, SocketAddr, &str); 5] = [
+        ("floor", floor.address(), record(false)),
+        ("unmatched", plain.http, record(false)),
+        ("matched", plain.http, record(true)),
+        ("floor again", floor.address(), record(true)),
+        ("sinks hung", with_hung_sink.http, record(true)),
+    ];
+    for (kind, run) in [("open loop", open as Run), ("closed loop", closed as Run)] {
+        let mut rounds: Vec<Vec<Outcome>> = vec![Vec::new(); servers.len()];
+        for round in 0..options.rounds {
+            for i in 0..servers.len() {
+                let at = (i + round) % servers.len();
+                let (name, to, record) = servers[at];
+                let outcome = run(to, &support::request(record.as_bytes()), options.duration);
+                assert_eq!(outcome.errors, 0, "{name} answered something else than 204");
+                rounds[at].push(outcome);
+            }
+        }
+        report(kind, &servers, &rounds);
+    }
+    drop((plain, with_hung_sink, hung));
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
+type Run = fn(SocketAddr, &[u8], Duration) -> Outcome;
+
+fn open(to: SocketAddr, request: &[u8], duration: Duration) -> Outcome {
+    open_loop(to, CONNECTIONS, OPEN_LOOP_PER_SECOND, request, duration).expect("the open loop")
+}
+
+fn closed(to: SocketAddr, request: &[u8], duration: Duration) -> Outcome {
+    closed_loop(to, CONNECTIONS, request, duration).expect("the closed loop")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Medians over the rounds, and the medians of the ratios round by round: to the floor, and of the hung sinks to none.
+fn report(kind: &str, servers: &[(&str, SocketAddr, &str)], rounds: &[Vec<Outcome>]) {
+    println!("{kind}, {CONNECTIONS} connections:");
+    let figures: [(&str, fn(&Outcome) -> f64); 4] = [
+        ("per second", Outcome::per_second),
+        ("p50 us", |o| o.percentile_us(50.0)),
+        ("p99 us", |o| o.percentile_us(99.0)),
+        ("max us", |o| o.percentile_us(100.0)),
+    ];
+    for (i, (name, _, record)) in servers.iter().enumerate() {
+        print!("  {name:<12} {:>5} B", record.len());
+        for (label, figure) in figures {
+            let own = median(rounds[i].iter().map(figure).collect());
+            let ratio = median(
+                rounds[i].iter().zip(&rounds[0]).map(|(o, floor)| figure(o) / figure(floor)).collect(),
+            );
+            print!(" | {label} {own:>8.0} ({ratio:.2}x floor)");
+        }
+        println!();
+    }
+    let (matched, hung) = (&rounds[2], &rounds[4]);
+    for (label, figure) in figures {
+        let ratio = median(hung.iter().zip(matched).map(|(h, m)| figure(h) / figure(m)).collect());
+        println!("  sinks hung / no sinks, {label}: {ratio:.2}x");
+    }
+}
+
+struct Daemon {
+    child: Child,
+    http: SocketAddr,
+}
+
+impl Daemon {
+    fn start(dir: &Path, webhook: Option<SocketAddr>) -> Daemon {
+        std::fs::create_dir_all(dir).expect("temporary directory");
+        let port =
+            || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let (http, admin) = (port(), port());
+        let rules: String = TYPICAL_RULES
+            .lines()
+            .filter(|l| !l.is_empty())
+            .map(|r| format!("      - '{}'\n", r.replace('\'', "''")))
+            .collect();
+        let messaging = webhook.map_or_else(String::new, |to| {
+            format!("    messaging: {{ type: webhook, webhook_url: \"http://{to}/\" }}\n")
+        });
+        let config = format!(
+            "vault: {{ audit_protocol: none }}\nlisten:\n  http: {{ address: \"127.0.0.1:{http}\" }}\n  admin: {{ address: \"127.0.0.1:{admin}\" }}\nrule_groups:\n  - name: typical\n    rules:\n{rules}    log_file: {{ file_path: {} }}\n{messaging}",
+            dir.join("matched.log").display()
+        );
+        let path = dir.join("config.yaml");
+        std::fs::write(&path, config).expect("configuration file");
+        let child = Command::new(env!("CARGO_BIN_EXE_vault-audit-filter"))
+            .args(["serve", "--config"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", admin)).is_err() {
+            assert!(Instant::now() < deadline, "the program was not ready within 20 s");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Daemon { child, http: SocketAddr::from(([127, 0, 0, 1], http)) }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
