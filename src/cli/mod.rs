@@ -22,6 +22,7 @@ use crate::config::{Checks, Environment, Overrides, Problem, Problems};
 use crate::diagnostics::{self, Format};
 use crate::record::FieldPlan;
 use crate::rules::{Limits, Rule};
+use crate::sink::text::{Template, TemplateError};
 pub use io::Io;
 
 /// Everything is well (`match`: something matched).
@@ -236,7 +237,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
 
 /// The compilers of rules and templates, for whoever loads a configuration whole.
 fn checks() -> Checks<'static> {
-    Checks { rule: &check_rule, ..Checks::NONE }
+    Checks { rule: &check_rule, template: &check_template }
+}
+
+fn check_template(text: &str) -> Result<(), String> {
+    let places = |error: &TemplateError| format!("at byte {}: {}", error.offset, error.message);
+    Template::compile(text)
+        .map(drop)
+        .map_err(|errors| errors.iter().map(places).collect::<Vec<_>>().join("; "))
 }
 
 fn check_rule(text: &str) -> Result<(), String> {

@@ -1,12 +1,14 @@
 //! Messaging and forwarding: what the other side receives, and that nothing it does reaches the senders of records.
 
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
 
 use serde_json::Value;
 
 use crate::harness::{Daemon, HTTP_ONLY, entry};
 use crate::support::sink::{Received, Script, Sink};
-use crate::support::wait_until;
+use crate::support::{PATIENCE, TempDir, wait_until};
 
 /// A group for deletions with a log file and this messaging (a YAML flow mapping), and `more` at the top level.
 fn notify(messaging: &str, more: &str) -> String {
@@ -145,7 +147,7 @@ fn templates_and_raw_records_are_sent_as_configured() {
 #[test]
 fn forwarding_over_udp_sends_the_bytes_of_the_record() {
     let receiver = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    receiver.set_read_timeout(Some(crate::support::PATIENCE)).expect("a deadline");
+    receiver.set_read_timeout(Some(PATIENCE)).expect("a deadline");
     let address = receiver.local_addr().expect("bound");
     let daemon = Daemon::start(&format!(
         r#"{HTTP_ONLY}
@@ -163,6 +165,43 @@ rule_groups:
         assert_eq!(String::from_utf8_lossy(buffer[..length].trim_ascii_end()), deletion(n));
     }
     daemon.wait_sum("tasks_total", "outcome=\"delivered\"", 5.0);
+}
+
+#[test]
+fn forwarding_over_streams_and_http_sends_each_record_once() {
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let dir = TempDir::new("forwarding");
+    let unix = UnixListener::bind(dir.join("peer.sock")).expect("a socket");
+    let http = Sink::start([Script::status(204)]);
+    let group = |protocol: &str, address: &str| {
+        format!(
+            "  - name: by_{protocol}\n    forwarding: {{ enabled: true, protocol: {protocol}, address: \"{address}\" }}\n"
+        )
+    };
+    let daemon = Daemon::start(&format!(
+        "{HTTP_ONLY}\nasync: {{ workers: 1 }}\nrule_groups:\n{}{}{}",
+        group("tcp", &tcp.local_addr().expect("bound").to_string()),
+        group("unix", &dir.join("peer.sock").display().to_string()),
+        group("http", &http.url("/records"))
+    ));
+    let records: Vec<String> = (0..5).map(deletion).collect();
+    for (n, record) in records.iter().enumerate() {
+        assert_eq!(daemon.post(record), 204);
+        // One after the other: each group's queue holds only twenty.
+        daemon.wait_sum("tasks_total", "outcome=\"delivered\"", 3.0 * (n + 1) as f64);
+    }
+    fn lines(stream: impl Read, n: usize) -> Vec<String> {
+        BufReader::new(stream).lines().take(n).map(|line| line.expect("a whole line")).collect()
+    }
+    let stream = tcp.accept().expect("a connection").0;
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    assert_eq!(lines(stream, records.len()), records);
+    let stream = unix.accept().expect("a connection").0;
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    assert_eq!(lines(stream, records.len()), records);
+    let bodies: Vec<String> =
+        http.received().iter().map(|r| String::from_utf8_lossy(&r.body).trim_end().to_owned()).collect();
+    assert_eq!(bodies, records);
 }
 
 #[test]
