@@ -213,24 +213,21 @@ impl Lowering<'_, '_> {
         }
     }
 
+    /// Each operand is lowered once: twice would double the work at each level.
     fn logic(&mut self, op: LogicOp, operands: &[Node], node: &Node) -> Lowered<ExKind> {
-        let cond = self.cond(node)?;
-        // A last operand that is no bool is the result.
-        let (CondKind::All(_) | CondKind::AnyOf(_)) = &cond.kind else {
-            return Ok(ExKind::Cond(Box::new(cond)));
-        };
-        let unsure = match &cond.kind {
-            CondKind::All(conds) | CondKind::AnyOf(conds) => {
-                conds.last().is_some_and(|last| matches!(last.kind, CondKind::Value(_)))
+        let mut conds = self.conds(operands)?.into_vec();
+        match conds.pop() {
+            // A last operand that may be no bool is the result as it is.
+            Some(Cond { kind: CondKind::Value(last), .. }) => Ok(ExKind::Logic(op, conds.into(), last)),
+            last => {
+                conds.extend(last);
+                let kind = match op {
+                    LogicOp::And => CondKind::All(conds.into()),
+                    LogicOp::Or => CondKind::AnyOf(conds.into()),
+                };
+                Ok(ExKind::Cond(Box::new(Cond { kind, span: node.span })))
             }
-            _ => false,
-        };
-        if !unsure {
-            return Ok(ExKind::Cond(Box::new(cond)));
         }
-        let Some((last, before)) = operands.split_last() else { return Ok(ExKind::Nil) };
-        let before: Lowered<Vec<Cond>> = before.iter().map(|node| self.cond(node)).collect();
-        Ok(ExKind::Logic(op, before?.into(), self.boxed(last)?))
     }
 
     fn member(&mut self, base: &Node, property: &Node, optional: bool) -> Lowered<ExKind> {
