@@ -125,7 +125,7 @@ fn the_deepest_rules_run() {
         assert_eq!(value(&nested("len(string(", "Type", "))", times / 2)), r#"{"int":"1"}"#);
         assert_eq!(value(&nested("if Type == \"x\" { 1 } else { ", "2", " }", times / 2)), r#"{"int":"2"}"#);
         assert_eq!(
-            value(&nested("Type == \"request\" && (Type == \"x\" || (", "true", "))", times / 2)),
+            value(&nested("Type == \"request\" && (Type == \"x\" || (", "true", "))", times / 4)),
             r#"{"bool":true}"#
         );
         assert_eq!(value(&nested("(nil ?? ", "3", ")", times / 2)), r#"{"int":"3"}"#);
