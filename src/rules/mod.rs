@@ -17,6 +17,9 @@
 //! - A mistyped field fails the rules that read it, not the record; keys match exactly; the last duplicate wins.
 //! - `keys`, `values` and `toPairs` give the entries of string-keyed maps in the order of their keys; Go has no order.
 //! - Sorting keeps the order of equal elements; Go does so up to twelve elements.
+//! - `findLast` and `findLastIndex` leave the operand before them alone; in Go it is lost (`1 + findLastIndex(..)` fails).
+//! - A power with a fraction (`2 ** 0.3`) may differ in its last bit; Go has its own `exp` in assembler.
+//! - Values nested deeper than 200 levels cannot be compared or written.
 //! - The local zone is UTC, and the time zone database is the program's own.
 
 mod ast;
