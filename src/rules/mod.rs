@@ -45,6 +45,7 @@ mod numbers;
 mod ops;
 mod parser;
 mod parser_values;
+mod plain;
 mod read;
 mod rewrite;
 #[cfg(test)]
@@ -279,9 +280,10 @@ impl Rule {
     /// # Errors
     /// A failure at run time: no match.
     pub fn matches(&self, record: &Record<'_>, scratch: &mut EvalScratch) -> Result<bool, EvalError> {
-        if !self.plain {
-            scratch.reset();
+        if let (true, ExKind::Cond(cond)) = (self.plain, &self.expr.code.kind) {
+            return plain::test(cond, record).map_err(|fault| *fault);
         }
+        scratch.reset();
         let vm = Vm::new(record, scratch, self.expr.limits, self.expr.variables);
         let result = match &self.expr.code.kind {
             ExKind::Cond(cond) => vm.test(cond, &Scope::OUTSIDE),
