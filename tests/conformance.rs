@@ -44,8 +44,8 @@ fn main_dir() -> PathBuf {
 }
 
 fn generic_environment() -> Environment {
-    let foo: Arc<StructDef> = Environment::struct_of_strings("main.Foo", &["Bar"], Some("foo"));
-    let make = |bar: &str| Constant::Struct(foo.clone(), Box::new([Constant::Str(bar.into())]));
+    let bar_holder: Arc<StructDef> = Environment::struct_of_strings("main.Foo", &["Bar"], Some("foo"));
+    let make = |bar: &str| Constant::Struct(bar_holder.clone(), Box::new([Constant::Str(bar.into())]));
     Environment::constants([
         ("ok", Constant::Bool(true)),
         ("i", Constant::Int(1)),
@@ -53,7 +53,7 @@ fn generic_environment() -> Environment {
         ("f64", Constant::Float(0.5)),
         ("array", Constant::Ints(Box::new([1, 2, 3, 4, 5]))),
         ("foo", make("foo")),
-        ("list", Constant::Structs(foo.clone(), Box::new([make("bar"), make("baz")]))),
+        ("list", Constant::Structs(bar_holder.clone(), Box::new([make("bar"), make("baz")]))),
     ])
 }
 
@@ -128,7 +128,17 @@ fn agree(want: &Value, got: &Value) -> bool {
     }
 }
 
+/// Go's `findLast` and `findLastIndex` leave a value on the stack for each element that they look at (`emitLoopBackwards` of
+/// `compiler/compiler.go`, 1.17.8): a left operand or an argument before them is lost, and true or false stands in its place.
+/// Here they are like `find` and `findIndex`.
+fn shows_the_lost_operand(row: &Value) -> bool {
+    row["expr"].as_str().is_some_and(|expr| expr.contains("findLast"))
+}
+
 fn is_difference(row: &Value) -> bool {
+    if shows_the_lost_operand(row) {
+        return true;
+    }
     let record = row["record_text"].as_str().unwrap_or_default();
     DIFFERENCES.iter().any(|(expr, part, _)| row["expr"] == *expr && record.contains(part))
 }
@@ -145,6 +155,7 @@ fn regex_agrees(row: &Value) -> bool {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "the agreement is the test's report")]
 fn go_answers() {
     let dir = main_dir();
     let read = |path: &Path| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Limits;
 use super::ast::{BinaryOp, Kind, Node, Span, UnaryOp};
-use super::check_builtins::BUILTIN_NAMES;
+use super::check_builtins::{BUILTIN_NAMES, check_params};
 use super::check_messages::{mismatch, no_member, path_names, path_text};
 use super::env::{EnvKind, Environment};
 use super::error::{RuleError, nearest};
@@ -347,7 +347,10 @@ impl Checker<'_> {
                 Ok(Ty::Unknown)
             }
             Ty::Function(Function::Method(method)) => {
-                self.check_params(method.name, &[method.params], args, at)?;
+                for arg in args.iter_mut() {
+                    self.visit(arg)?;
+                }
+                check_params(method.name, &[method.params], args, at)?;
                 Ok(method.result.ty())
             }
             Ty::Function(Function::Builtin(name)) => self.function(name, args, at),

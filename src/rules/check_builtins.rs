@@ -197,38 +197,34 @@ impl Checker<'_> {
             self.visit(arg)?;
         }
         if let Some((overloads, result)) = signatures(name) {
-            self.check_params(name, overloads, args, at)?;
+            check_params(name, overloads, args, at)?;
             return Ok(result.ty());
         }
         validate(name, args, at)
     }
+}
 
-    /// Finds the first list of parameters that the arguments fit.
-    pub(crate) fn check_params(
-        &mut self,
-        name: &str,
-        overloads: &[&[Param]],
-        args: &mut [Node],
-        at: Span,
-    ) -> Result<(), RuleError> {
-        for arg in args.iter_mut() {
-            self.visit(arg)?;
+/// Finds a list of parameters that the arguments, typed already, fit.
+pub(crate) fn check_params(
+    name: &str,
+    overloads: &[&[Param]],
+    args: &[Node],
+    at: Span,
+) -> Result<(), RuleError> {
+    let mut first = None;
+    for params in overloads.iter().filter(|params| params.len() == args.len()) {
+        match fits(name, params, args) {
+            Ok(()) => return Ok(()),
+            Err(error) => first = first.or(Some(error)),
         }
-        let mut first = None;
-        for params in overloads.iter().filter(|params| params.len() == args.len()) {
-            match fits(name, params, args) {
-                Ok(()) => return Ok(()),
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-        Err(first.unwrap_or_else(|| {
-            let mut counts: Vec<usize> = overloads.iter().map(|params| params.len()).collect();
-            counts.sort_unstable();
-            counts.dedup();
-            let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
-            count_error(name, &counts.join(" or "), args.len(), at)
-        }))
     }
+    Err(first.unwrap_or_else(|| {
+        let mut counts: Vec<usize> = overloads.iter().map(|params| params.len()).collect();
+        counts.sort_unstable();
+        counts.dedup();
+        let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
+        count_error(name, &counts.join(" or "), args.len(), at)
+    }))
 }
 
 fn fits(name: &str, params: &[Param], args: &[Node]) -> Result<(), RuleError> {

@@ -34,8 +34,8 @@ pub(crate) enum CondKind {
     Bool(FieldRead),
     /// An integer field and a constant.
     Int(FieldRead, BinaryOp, i64),
-    /// An array of strings holds a constant.
-    ListHas(FieldRead, Box<str>),
+    /// All, any, none or one of an array of strings.
+    List(FieldRead, LoopName, StrTest),
     /// A string that is computed and a constant; `strict` where both are strings for the checker, so that nil fails.
     Text(Box<Ex>, StrTest),
     Compare(Box<Compare>),
@@ -263,7 +263,7 @@ impl Cond {
             | CondKind::Str(..)
             | CondKind::Bool(_)
             | CondKind::Int(..)
-            | CondKind::ListHas(..) => {}
+            | CondKind::List(..) => {}
         }
     }
 
@@ -274,7 +274,7 @@ impl Cond {
             | CondKind::Str(..)
             | CondKind::Bool(_)
             | CondKind::Int(..)
-            | CondKind::ListHas(..) => true,
+            | CondKind::List(..) => true,
             CondKind::All(conds) | CondKind::AnyOf(conds) => conds.iter().all(Cond::is_plain),
             CondKind::Not(cond) => cond.is_plain(),
             _ => false,

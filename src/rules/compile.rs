@@ -213,24 +213,21 @@ impl Lowering<'_, '_> {
         }
     }
 
+    /// Each operand is lowered once: twice would double the work at each level.
     fn logic(&mut self, op: LogicOp, operands: &[Node], node: &Node) -> Lowered<ExKind> {
-        let cond = self.cond(node)?;
-        // A last operand that is no bool is the result.
-        let (CondKind::All(_) | CondKind::AnyOf(_)) = &cond.kind else {
-            return Ok(ExKind::Cond(Box::new(cond)));
-        };
-        let unsure = match &cond.kind {
-            CondKind::All(conds) | CondKind::AnyOf(conds) => {
-                conds.last().is_some_and(|last| matches!(last.kind, CondKind::Value(_)))
+        let mut conds = self.conds(operands)?.into_vec();
+        match conds.pop() {
+            // A last operand that may be no bool is the result as it is.
+            Some(Cond { kind: CondKind::Value(last), .. }) => Ok(ExKind::Logic(op, conds.into(), last)),
+            last => {
+                conds.extend(last);
+                let kind = match op {
+                    LogicOp::And => CondKind::All(conds.into()),
+                    LogicOp::Or => CondKind::AnyOf(conds.into()),
+                };
+                Ok(ExKind::Cond(Box::new(Cond { kind, span: node.span })))
             }
-            _ => false,
-        };
-        if !unsure {
-            return Ok(ExKind::Cond(Box::new(cond)));
         }
-        let Some((last, before)) = operands.split_last() else { return Ok(ExKind::Nil) };
-        let before: Lowered<Vec<Cond>> = before.iter().map(|node| self.cond(node)).collect();
-        Ok(ExKind::Logic(op, before?.into(), self.boxed(last)?))
     }
 
     fn member(&mut self, base: &Node, property: &Node, optional: bool) -> Lowered<ExKind> {
@@ -260,12 +257,11 @@ impl Lowering<'_, '_> {
     }
 
     fn loop_ex(&mut self, call: &BuiltinCall, node: &Node) -> Lowered<ExKind> {
-        let looped = Box::new(self.looped(call)?);
-        Ok(match looped.name {
-            LoopName::All | LoopName::None | LoopName::Any | LoopName::One => {
-                ExKind::Cond(Box::new(Cond { kind: CondKind::Loop(looped), span: node.span }))
+        Ok(match call.name {
+            "all" | "none" | "any" | "one" => {
+                ExKind::Cond(Box::new(Cond { kind: self.quantified(call)?, span: node.span }))
             }
-            _ => ExKind::Loop(looped),
+            _ => ExKind::Loop(Box::new(self.looped(call)?)),
         })
     }
 
@@ -301,6 +297,23 @@ impl Lowering<'_, '_> {
         Ok(Loop { name, collection, body, third, map, throws: call.throws, threshold: call.threshold })
     }
 
+    /// `any(Auth.Policies, # == "x")` and the like test the field's elements in place.
+    fn quantified(&mut self, call: &BuiltinCall) -> Lowered<CondKind> {
+        let looped = self.looped(call)?;
+        let ExKind::Field(slot, Ty::Array(super::types::Slice::Str, _)) = looped.collection.kind else {
+            return Ok(CondKind::Loop(Box::new(looped)));
+        };
+        let field = FieldRead { slot, span: looped.collection.span };
+        match looped.body {
+            Body::Cond(Cond { kind: CondKind::Text(item, test), .. })
+                if matches!(item.kind, ExKind::Item) =>
+            {
+                Ok(CondKind::List(field, looped.name, test))
+            }
+            body => Ok(CondKind::Loop(Box::new(Loop { body, ..looped }))),
+        }
+    }
+
     fn conds(&mut self, nodes: &[Node]) -> Lowered<Box<[Cond]>> {
         nodes.iter().map(|node| self.cond(node)).collect()
     }
@@ -323,7 +336,7 @@ impl Lowering<'_, '_> {
                 _ => self.comparison(*op, left, right, node)?,
             },
             Kind::Builtin(call) if matches!(call.name, "all" | "none" | "any" | "one") => {
-                CondKind::Loop(Box::new(self.looped(call)?))
+                self.quantified(call)?
             }
             Kind::Builtin(call) if matches!(call.name, "hasPrefix" | "hasSuffix") && call.args.len() == 2 => {
                 let op = if call.name == "hasPrefix" { BinaryOp::StartsWith } else { BinaryOp::EndsWith };
@@ -368,9 +381,12 @@ impl Lowering<'_, '_> {
             (BinaryOp::In, _) => {
                 if let (Kind::Str(text), Some(path)) = (&left.kind, self.path(right))
                     && matches!(path.ty, Ty::Array(super::types::Slice::Str, _))
-                    && let Ok(text) = std::str::from_utf8(text)
                 {
-                    return Ok(CondKind::ListHas(self.read(&path, right), text.into()));
+                    return Ok(CondKind::List(
+                        self.read(&path, right),
+                        LoopName::Any,
+                        StrTest::Eq(text.clone()),
+                    ));
                 }
             }
             (BinaryOp::Eq | BinaryOp::Ne, _) => {

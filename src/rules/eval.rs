@@ -6,12 +6,13 @@ use std::cell::Cell;
 use bumpalo::Bump;
 
 use super::ast::{BinaryOp, Literal, LogicOp, UnaryOp};
-use super::code::{Compare, Cond, CondKind, Equality, Ex, ExKind, FieldRead, StrTest};
+use super::code::{Compare, Cond, CondKind, Equality, Ex, ExKind, StrTest};
 use super::error::EvalErrorKind;
+use super::plain;
 use super::types::{MapTy, Slice};
 use super::value::{Array, Evaluated, Fault, Items, Map, Value, fault, fault_of};
 use super::{EvalScratch, RunLimits};
-use crate::record::{Record, Slot, SlotId, json};
+use crate::record::Record;
 
 /// One evaluation.
 pub(crate) struct Vm<'a> {
@@ -174,60 +175,13 @@ impl<'a> Vm<'a> {
                 Ok(false)
             }
             CondKind::Not(cond) => Ok(!self.test(cond, scope)?),
-            CondKind::Str(field, test) => match self.record.slot(field.slot) {
-                Slot::Str(text) => Ok(test.hits(text.as_bytes())),
-                Slot::Absent | Slot::Unreached | Slot::Null => Ok(test.hits(b"")),
-                _ => Err(mistyped("a string", field)),
-            },
-            CondKind::Bool(field) => match self.record.slot(field.slot) {
-                Slot::Bool(value) => Ok(value),
-                Slot::Absent | Slot::Unreached | Slot::Null => Ok(false),
-                _ => Err(mistyped("true or false", field)),
-            },
-            CondKind::Int(field, op, wanted) => {
-                self.test_int(field.slot, *op, *wanted).ok_or_else(|| mistyped("an integer", field))
-            }
-            CondKind::ListHas(field, text) => {
-                self.test_list(field.slot, text).ok_or_else(|| mistyped("an array of strings", field))
+            CondKind::Str(..) | CondKind::Bool(_) | CondKind::Int(..) | CondKind::List(..) => {
+                plain::leaf(cond, &self.record)
             }
             CondKind::Text(..) | CondKind::Compare(_) | CondKind::Loop(_) | CondKind::Value(_) => {
                 self.test_general(cond, scope).map_err(|fault| located(fault, cond.span.range()))
             }
         }
-    }
-
-    fn test_int(&self, slot: SlotId, op: BinaryOp, wanted: i64) -> Option<bool> {
-        let found = match self.record.slot(slot) {
-            Slot::Number(text) => json::int(text)?,
-            Slot::Absent | Slot::Unreached | Slot::Null => 0,
-            _ => return None,
-        };
-        Some(match op {
-            BinaryOp::Eq => found == wanted,
-            BinaryOp::Ne => found != wanted,
-            BinaryOp::Lt => found < wanted,
-            BinaryOp::Le => found <= wanted,
-            BinaryOp::Gt => found > wanted,
-            _ => found >= wanted,
-        })
-    }
-
-    /// Looks at every element: an array that is mistyped fails wherever the wanted text stands.
-    fn test_list(&self, slot: SlotId, wanted: &str) -> Option<bool> {
-        let text = match self.record.slot(slot) {
-            Slot::Json(text) if text.first() == Some(&b'[') => text,
-            Slot::Absent | Slot::Unreached | Slot::Null => return Some(false),
-            _ => return None,
-        };
-        let mut found = false;
-        for node in json::elements(text) {
-            match node {
-                json::Node::Str(text) => found = found || text.eq_str(wanted),
-                json::Node::Null => found = found || wanted.is_empty(),
-                _ => return None,
-            }
-        }
-        Some(found)
     }
 
     fn test_general(&self, cond: &'a Cond, scope: &Scope<'a>) -> Result<bool, Fault> {
@@ -467,12 +421,6 @@ pub(crate) fn located(mut fault: Fault, span: std::ops::Range<usize>) -> Fault {
         fault.span = span;
     }
     fault
-}
-
-#[cold]
-fn mistyped(wanted: &str, field: &FieldRead) -> Fault {
-    let fault = fault_of(EvalErrorKind::MistypedField, format!("the field is not {wanted} in this record"));
-    located(fault, field.span.range())
 }
 
 impl StrTest {

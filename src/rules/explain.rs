@@ -209,7 +209,7 @@ impl<'a> Explainer<'_, 'a> {
             CondKind::Str(field, _)
             | CondKind::Bool(field)
             | CondKind::Int(field, ..)
-            | CondKind::ListHas(field, _) => {
+            | CondKind::List(field, ..) => {
                 let name = self.source.get(field.span.range()).unwrap_or("").to_owned();
                 reads.push((name, self.slot(field.slot)));
             }

@@ -147,7 +147,7 @@ pub(crate) fn format(time: &Time<'_>, layout: &[u8]) -> Vec<u8> {
 }
 
 fn written(part: Part, shown: &Civil, nanos: u32, offset: i32, name: &str) -> String {
-    let hour12 = if shown.hour % 12 == 0 { 12 } else { shown.hour % 12 };
+    let hour12 = if shown.hour.is_multiple_of(12) { 12 } else { shown.hour % 12 };
     let month = go_time::month_name(shown.month as u8);
     let weekday = go_time::weekday_name(shown.weekday as u8);
     let half = if shown.hour >= 12 { "PM" } else { "AM" };

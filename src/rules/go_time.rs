@@ -219,7 +219,9 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<Time<'static>> {
     let is = |at: usize, wanted: u8| (bytes.get(at) == Some(&wanted)).then_some(());
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    (is(4, b'-')?, is(7, b'-')?, is(10, b'T')?, is(13, b':')?, is(16, b':')?);
+    for (at, wanted) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')] {
+        is(at, wanted)?;
+    }
     let (nanos, end) = parse_fraction(bytes, 19);
     let offset = match bytes.get(end) {
         Some(b'Z') if bytes.len() == end + 1 => 0,

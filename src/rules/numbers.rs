@@ -90,7 +90,7 @@ fn ldexp(value: f64, exponent: i64) -> f64 {
 
 /// Go's conversion of a float to int on amd64: what does not fit is the smallest integer.
 pub(crate) fn float_to_int(value: f64) -> i64 {
-    if value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value) {
         value as i64
     } else {
         i64::MIN

@@ -297,10 +297,7 @@ impl Parser<'_> {
         loop {
             let right = self.expression(level + 1)?;
             let chained = infix(self.current()).filter(|(_, op)| is_comparison(*op)).map(|(_, op)| op);
-            let next_left = match chained {
-                Some(_) => Some(self.copy(&right)),
-                None => None,
-            };
+            let next_left = chained.map(|_| self.copy(&right));
             let Infix::Binary(binary) = op else { return Err(self.unexpected("a comparison")) };
             let span = left.span.to(right.span);
             let node = self.node(Kind::Binary(binary, Box::new(left), Box::new(right)), at, span)?;

@@ -174,7 +174,7 @@ impl<'a> Vm<'a> {
     }
 
     /// JSON text that a rule made (`fromJSON`).
-    pub(crate) fn from_serde(&self, value: &serde_json::Value) -> Evaluated<'a> {
+    pub(crate) fn json_value(&self, value: &serde_json::Value) -> Evaluated<'a> {
         let _deeper = self.deeper()?;
         self.take_bytes(2 * size_of::<Value<'_>>())?;
         Ok(match value {
@@ -185,14 +185,14 @@ impl<'a> Vm<'a> {
             serde_json::Value::Array(items) => {
                 let mut values = bumpalo::collections::Vec::with_capacity_in(items.len(), self.bump);
                 for item in items {
-                    values.push(self.from_serde(item)?);
+                    values.push(self.json_value(item)?);
                 }
                 self.array(Slice::Any, Items::Values(values.into_bump_slice()))
             }
             serde_json::Value::Object(members) => {
                 let mut entries = bumpalo::collections::Vec::with_capacity_in(members.len(), self.bump);
                 for (key, member) in members {
-                    entries.push((self.text(key)?, self.from_serde(member)?));
+                    entries.push((self.text(key)?, self.json_value(member)?));
                 }
                 self.map(MapTy::StrAny { json: false }, entries.into_bump_slice())
             }

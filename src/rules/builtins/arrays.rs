@@ -21,7 +21,7 @@ impl<'a> Vm<'a> {
             "get" => self.get(arg(0), arg(1)),
             "take" => self.take(array()?, arg(1)),
             "keys" | "values" | "toPairs" => self.entries(name, arg(0)),
-            "fromPairs" => self.from_pairs(array()?),
+            "fromPairs" => self.paired(array()?),
             "reverse" => {
                 let array = array()?;
                 let length = array.items.len();
@@ -142,7 +142,7 @@ impl<'a> Vm<'a> {
         Ok(sorted)
     }
 
-    fn from_pairs(&self, array: &'a Array<'a>) -> Evaluated<'a> {
+    fn paired(&self, array: &'a Array<'a>) -> Evaluated<'a> {
         let mut entries: bumpalo::collections::Vec<'a, (Value<'a>, Value<'a>)> =
             bumpalo::collections::Vec::new_in(self.bump);
         for pair in array.items.iter() {

@@ -42,7 +42,7 @@ impl<'a> Vm<'a> {
         Ok(Value::Str(self.bump.alloc_slice_copy(&encode_base64(text))))
     }
 
-    pub(super) fn from_base64(&self, value: Value<'a>) -> Evaluated<'a> {
+    pub(super) fn decoded_base64(&self, value: Value<'a>) -> Evaluated<'a> {
         let text = value.str()?;
         self.take_bytes(text.len())?;
         let decoded = decode_base64(text).ok_or_else(|| fault("this is not base64"))?;
@@ -73,7 +73,7 @@ pub(crate) fn encode_base64(bytes: &[u8]) -> Vec<u8> {
 /// As Go's `base64.StdEncoding`: padding is a must, line breaks are skipped, spare bits are not looked at.
 fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let text: Vec<u8> = text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();

@@ -9,13 +9,13 @@ use super::convert::encode_base64;
 use super::strings::runes;
 
 impl<'a> Vm<'a> {
-    pub(super) fn from_json(&self, value: Value<'a>) -> Evaluated<'a> {
+    pub(super) fn parsed_json(&self, value: Value<'a>) -> Evaluated<'a> {
         let text = value.str()?;
         self.take_bytes(text.len().saturating_mul(4))?;
         // As Go: what is not UTF-8 is replaced inside strings.
         let text = super::strings::replaced(text);
         match serde_json::from_str(&text) {
-            Ok(parsed) => self.from_serde(&parsed),
+            Ok(parsed) => self.json_value(&parsed),
             Err(error) => Err(fault(format!("this is not JSON: {error}"))),
         }
     }

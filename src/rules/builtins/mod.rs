@@ -35,9 +35,9 @@ impl<'a> Vm<'a> {
             "mean" => self.mean(args),
             "median" => self.median(args),
             "toJSON" => self.to_json(arg(0)),
-            "fromJSON" => self.from_json(arg(0)),
+            "fromJSON" => self.parsed_json(arg(0)),
             "toBase64" => self.to_base64(arg(0)),
-            "fromBase64" => self.from_base64(arg(0)),
+            "fromBase64" => self.decoded_base64(arg(0)),
             "now" | "duration" | "date" | "timezone" => self.time_builtin(name, args),
             "bitand" | "bitor" | "bitxor" | "bitnand" | "bitshl" | "bitshr" | "bitushr" => {
                 bits(name, arg(0).int()?, arg(1).int()?)

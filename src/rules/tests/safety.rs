@@ -123,11 +123,11 @@ fn the_deepest_rules_run() {
         assert_eq!(value(&nested("not (", "Type == \"x\"", ")", 2 * (times / 4))), r#"{"bool":false}"#);
         assert_eq!(value(&nested("any([1], ", "# == 1", ")", times)), r#"{"bool":true}"#);
         assert_eq!(value(&nested("len(string(", "Type", "))", times / 2)), r#"{"int":"1"}"#);
-        assert_eq!(value(&nested("if Type == \"x\" { 1 } else { ", "2", " }", times)), r#"{"int":"2"}"#);
+        assert_eq!(value(&nested("if Type == \"x\" { 1 } else { ", "2", " }", times / 2)), r#"{"int":"2"}"#);
         assert_eq!(
-            value(&nested("Type == \"request\" && (Type == \"x\" || (", "true", "))", times / 2)),
+            value(&nested("Type == \"request\" && (Type == \"x\" || (", "true", "))", times / 4)),
             r#"{"bool":true}"#
         );
-        assert_eq!(value(&nested("(nil ?? ", "3", ")", times)), r#"{"int":"3"}"#);
+        assert_eq!(value(&nested("(nil ?? ", "3", ")", times / 2)), r#"{"int":"3"}"#);
     }
 }
