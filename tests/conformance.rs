@@ -132,7 +132,9 @@ fn agree(want: &Value, got: &Value) -> bool {
 /// `compiler/compiler.go`, 1.17.8): a left operand or an argument before them is lost, and true or false stands in its place.
 /// Here they are like `find` and `findIndex`.
 fn shows_the_lost_operand(row: &Value) -> bool {
-    row["expr"].as_str().is_some_and(|expr| expr.contains("findLast"))
+    let message = row["want"]["message"].as_str().unwrap_or_default();
+    let lost = message.contains("interface {} is bool") || message.contains("invalid operation: bool");
+    lost && row["expr"].as_str().is_some_and(|expr| expr.contains("findLast"))
 }
 
 fn is_difference(row: &Value) -> bool {
