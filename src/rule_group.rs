@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{self, Loaded, Problems};
-use crate::diagnostics;
 use crate::log_file::LogFile;
 use crate::metrics::Counter;
 use crate::record::{Decoder, FieldPlan, Record};
@@ -59,21 +58,22 @@ impl RuleGroup {
             match rule.rule.matches(record, scratch) {
                 Ok(true) => return true,
                 Ok(false) => {}
-                Err(error) => self.count_error(i, rule, &error.to_string()),
+                Err(error) => self.count_error(i, rule, error.kind.as_str()),
             }
         }
         false
     }
 
+    /// Only the kind of the error is said: its message may hold values of the record.
     #[cold]
-    fn count_error(&self, index: usize, rule: &GroupRule, error: &str) {
+    fn count_error(&self, index: usize, rule: &GroupRule, kind: &str) {
         rule.errors.inc();
         if !rule.said.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "group {:?}, rule {}: {}; the rule counts as not matching, further errors of it are only counted",
+                "group {:?}, rule {} failed on a record ({kind}) and counts as not matching; further errors of it are only counted; \
+                 `vault-audit-filter match --explain` shows where it fails",
                 self.name,
                 index + 1,
-                diagnostics::escape(error)
             );
         }
     }
