@@ -426,8 +426,12 @@ pub(crate) fn constant_regex(pattern: &[u8], span: Span, limits: &Limits) -> Res
             format!("the pattern has {} bytes, the limit is {}", text.len(), limits.regex_bytes_max);
         return Err(RuleError::new(span.range(), message));
     }
-    GoRegex::new(&text)
-        .map_err(|error| RuleError::new(span.range(), format!("bad regular expression: {error}")))
+    GoRegex::new(&text).map_err(|error| {
+        RuleError::new(
+            span.range(),
+            format!("bad regular expression: {}: `{}`", error.message, error.fragment),
+        )
+    })
 }
 
 /// The result type of an operator, `None` where the operands do not fit.

@@ -261,7 +261,9 @@ impl<'a> Vm<'a> {
                 // Compiling is dear: the budget pays for it.
                 self.step(2_000 + right.len() * 100)?;
                 let regex = super::go_regex::GoRegex::new(&String::from_utf8_lossy(right));
-                let regex = regex.map_err(|error| fault(format!("bad regular expression: {error}")))?;
+                let regex = regex.map_err(|error| {
+                    fault(format!("bad regular expression: {}: `{}`", error.message, error.fragment))
+                })?;
                 StrTest::Matches(Box::new(regex)).hits(left)
             }
         })
