@@ -97,6 +97,8 @@ fn main() {
     let _ = std::fs::remove_dir_all(&dir);
 }
 
+/// A figure of a run.
+type Figure = fn(&Outcome) -> f64;
 type Run = fn(SocketAddr, &[u8], Duration) -> Outcome;
 
 fn open(to: SocketAddr, request: &[u8], duration: Duration) -> Outcome {
@@ -115,7 +117,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Medians over the rounds, and the medians of the ratios round by round: to the floor, and of the hung sinks to none.
 fn report(kind: &str, servers: &[(&str, SocketAddr, &str)], rounds: &[Vec<Outcome>]) {
     println!("{kind}, {CONNECTIONS} connections:");
-    let figures: [(&str, fn(&Outcome) -> f64); 4] = [
+    let figures: [(&str, Figure); 4] = [
         ("per second", Outcome::per_second),
         ("p50 us", |o| o.percentile_us(50.0)),
         ("p99 us", |o| o.percentile_us(99.0)),

@@ -196,6 +196,8 @@ impl Pipeline {
     fn evaluate(&self, frames: &[&[u8]], worker: &mut Worker) {
         worker.hits.clear();
         worker.bad.clear();
+        // One instant for the whole batch; rules that ask for the time see it.
+        worker.eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
         for (frame, bytes) in frames.iter().enumerate() {
             let record = match self.decoder.decode(bytes, &mut worker.decode) {
                 Ok(record) => record,
