@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use sd_notify::NotifyState;
 
 use crate::clock;
-use crate::config::{self, AuditProtocol, Config, Loaded, Problem, Problems};
+use crate::config::{self, AuditProtocol, Config, Environment, Loaded, Problem, Problems};
 use crate::listener::{
     self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions,
 };
@@ -23,6 +23,7 @@ use crate::service::{Gateway, ReadyCheck};
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
+use crate::trust;
 
 /// Longest wait between two looks at the heartbeats of the listener threads.
 const TICK: Duration = Duration::from_secs(1);
@@ -77,7 +78,7 @@ impl Server {
         let config = &loaded.config;
         let compiled = rule_group::compile(loaded).map_err(ServeError::Config)?;
         let sinks =
-            sink::build(&config.rule_groups, &HttpClient::new()).map_err(|e| sink_problems(loaded, e))?;
+            sink::build(&config.rule_groups, &http_client()?).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());
         describe_process(&registry);
 
@@ -269,6 +270,12 @@ fn sink_problems(loaded: &Loaded, errors: Vec<sink::BuildError>) -> ServeError {
         cure: String::new(),
     };
     ServeError::Config(Problems(errors.into_iter().map(problem).collect()))
+}
+
+/// The client of the sinks; it trusts whom the system trusts.
+fn http_client() -> Result<HttpClient, ServeError> {
+    let authorities = trust::system(&Environment::of_process()).map_err(ServeError::Runtime)?;
+    Ok(HttpClient::trusting(authorities.as_deref()))
 }
 
 fn runtime(what: &'static str) -> impl Fn(io::Error) -> ServeError {
