@@ -11,7 +11,6 @@
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use vault_audit_filter::config;
@@ -72,7 +71,7 @@ fn rules(c: &mut Criterion) {
 }
 
 fn pipeline(dir: &Path, all: bool) -> Pipeline {
-    let registry = Arc::new(Registry::new());
+    let registry = Registry::new();
     let files = LogFiles::new();
     let open = |name: &str| files.open(&config::LogFile::at(dir.join(name)), &registry).expect("a log file");
     let (rules, decoder) = typical();
@@ -89,7 +88,7 @@ fn pipeline(dir: &Path, all: bool) -> Pipeline {
         matches: registry.counter(&metrics::GROUP_MATCHES, &["bench"]),
     };
     let quarantine = Quarantine::new(open("quarantine.log"));
-    Pipeline::new(decoder, vec![group], None, quarantine, registry).expect("a pipeline")
+    Pipeline::new(decoder, vec![group], None, quarantine, &registry).expect("a pipeline")
 }
 
 fn whole(c: &mut Criterion) {

@@ -62,4 +62,5 @@ pub mod signal;
 pub mod sink;
 pub mod threads;
 pub mod ticket;
+pub mod trust;
 pub mod vault;

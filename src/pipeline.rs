@@ -75,6 +75,50 @@ struct Outcomes {
     refused_write: Arc<Counter>,
     refused_truncated: Arc<Counter>,
     refused_oversize: Arc<Counter>,
+    /// By reason.
+    quarantined_because: Vec<(&'static str, Arc<Counter>)>,
+}
+
+/// Why frames go to the quarantine log: the reasons of [`DecodeError`], and those of [`BadFrame`].
+const QUARANTINE_REASONS: [&str; 8] = [
+    "empty",
+    "not_object",
+    "syntax",
+    "too_deep",
+    "not_utf8",
+    "trailing_data",
+    BadFrame::OVERSIZE,
+    BadFrame::CUT_DATAGRAM,
+];
+
+impl Outcomes {
+    fn new(registry: &Registry) -> Self {
+        let outcome = |label| registry.counter(&metrics::RECORDS, &[label]);
+        let refused = |label| registry.counter(&metrics::RECORDS_REFUSED, &[label]);
+        let because = |reason| (reason, registry.counter(&metrics::RECORDS_QUARANTINED, &[reason]));
+        Outcomes {
+            matched: outcome("matched"),
+            unmatched: outcome("unmatched"),
+            quarantined: outcome("quarantined"),
+            refused: outcome("refused"),
+            refused_write: refused("log_write"),
+            refused_truncated: refused("truncated"),
+            refused_oversize: refused("oversize"),
+            quarantined_because: QUARANTINE_REASONS.map(because).to_vec(),
+        }
+    }
+
+    fn count_quarantined(&self, reason: &str) {
+        self.quarantined.inc();
+        if let Some((_, counter)) = self.quarantined_because.iter().find(|(known, _)| *known == reason) {
+            counter.inc();
+        }
+    }
+
+    fn count_refused_write(&self, frames: u64) {
+        self.refused.add(frames);
+        self.refused_write.add(frames);
+    }
 }
 
 /// The rules and actions of a configuration, ready to take frames. Immutable; shared by all listener threads.
@@ -88,7 +132,6 @@ pub struct Pipeline {
     quarantine: Quarantine,
     received: [Received; 4],
     outcomes: Outcomes,
-    registry: Arc<Registry>,
 }
 
 impl Pipeline {
@@ -101,25 +144,15 @@ impl Pipeline {
         groups: Vec<RuleGroup>,
         fallback: Option<usize>,
         quarantine: Quarantine,
-        registry: Arc<Registry>,
+        registry: &Registry,
     ) -> io::Result<Self> {
         let received = [Source::Http, Source::Tcp, Source::Udp, Source::Unix].map(|source| Received {
             frames: registry.counter(&metrics::RECORDS_RECEIVED, &[source.label()]),
             bytes: registry.counter(&metrics::RECEIVED_BYTES, &[source.label()]),
         });
-        let outcome = |label| registry.counter(&metrics::RECORDS, &[label]);
-        let refused = |label| registry.counter(&metrics::RECORDS_REFUSED, &[label]);
-        let outcomes = Outcomes {
-            matched: outcome("matched"),
-            unmatched: outcome("unmatched"),
-            quarantined: outcome("quarantined"),
-            refused: outcome("refused"),
-            refused_write: refused("log_write"),
-            refused_truncated: refused("truncated"),
-            refused_oversize: refused("oversize"),
-        };
-        let targets = targets(&groups, &registry)?;
-        Ok(Pipeline { decoder, groups, fallback, targets, quarantine, received, outcomes, registry })
+        let outcomes = Outcomes::new(registry);
+        let targets = targets(&groups, registry)?;
+        Ok(Pipeline { decoder, groups, fallback, targets, quarantine, received, outcomes })
     }
 
     /// The rule groups in the order of the configuration.
@@ -141,9 +174,7 @@ impl Pipeline {
         if !self.write_lines(frames, &worker.hits, &worker.bad)
             || !self.write_quarantine(source, frames, &worker.bad)
         {
-            let n = frames.len() as u64;
-            self.outcomes.refused.add(n);
-            self.outcomes.refused_write.add(n);
+            self.outcomes.count_refused_write(frames.len() as u64);
             return Verdict::Refused;
         }
         self.count_outcomes(frames.len(), worker);
@@ -159,8 +190,8 @@ impl Pipeline {
     /// Counts and keeps what is no frame: oversize heads and cut datagrams go to the quarantine log.
     pub fn bad_frame(&self, source: Source, bad: BadFrame<'_>) {
         let (head, reason) = match bad {
-            BadFrame::Oversize(head) => (head, "oversize"),
-            BadFrame::CutDatagram(head) => (head, "cut_datagram"),
+            BadFrame::Oversize(head) => (head, BadFrame::OVERSIZE),
+            BadFrame::CutDatagram(head) => (head, BadFrame::CUT_DATAGRAM),
             BadFrame::Truncated(bytes) => {
                 self.count_received_one(source, bytes);
                 self.outcomes.refused.inc();
@@ -176,12 +207,9 @@ impl Pipeline {
             head,
             clock::wall(),
         );
-        if kept.is_ok() {
-            self.outcomes.quarantined.inc();
-            self.registry.counter(&metrics::RECORDS_QUARANTINED, &[reason]).inc();
-        } else {
-            self.outcomes.refused.inc();
-            self.outcomes.refused_write.inc();
+        match kept {
+            Ok(()) => self.outcomes.count_quarantined(reason),
+            Err(_) => self.outcomes.count_refused_write(1),
         }
     }
 
@@ -242,7 +270,7 @@ impl Pipeline {
             }
             let mut lines: Vec<&[u8]> = Vec::new();
             if target.takes_all {
-                let is_bad = |frame: usize| bad.iter().any(|(b, _)| *b == frame);
+                let is_bad = |frame: usize| bad.binary_search_by_key(&frame, |(b, _)| *b).is_ok();
                 lines.extend(frames.iter().enumerate().filter(|(i, _)| !is_bad(*i)).map(|(_, f)| *f));
             } else {
                 let mut last = None;
@@ -277,16 +305,11 @@ impl Pipeline {
                 last = Some(hit.frame);
             }
         }
-        let quarantined = worker.bad.len();
         for (_, error) in &worker.bad {
-            self.registry.counter(&metrics::RECORDS_QUARANTINED, &[error.reason()]).inc();
+            self.outcomes.count_quarantined(error.reason());
         }
-        let unmatched = frames - quarantined - matched;
-        for (counter, n) in [
-            (&self.outcomes.matched, matched),
-            (&self.outcomes.unmatched, unmatched),
-            (&self.outcomes.quarantined, quarantined),
-        ] {
+        let unmatched = frames - worker.bad.len() - matched;
+        for (counter, n) in [(&self.outcomes.matched, matched), (&self.outcomes.unmatched, unmatched)] {
             if n > 0 {
                 counter.add(n as u64);
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use sd_notify::NotifyState;
 
 use crate::clock;
-use crate::config::{self, AuditProtocol, Config, Loaded, Problem, Problems};
+use crate::config::{self, AuditProtocol, Config, Environment, Loaded, Problem, Problems};
 use crate::listener::{
     self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions,
 };
@@ -23,8 +23,9 @@ use crate::service::{Gateway, ReadyCheck};
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
+use crate::trust;
 
-/// Longest wait between two looks at the heartbeats of the listener threads.
+/// Longest wait for a signal.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or did not end as it should.
@@ -77,7 +78,7 @@ impl Server {
         let config = &loaded.config;
         let compiled = rule_group::compile(loaded).map_err(ServeError::Config)?;
         let sinks =
-            sink::build(&config.rule_groups, &HttpClient::new()).map_err(|e| sink_problems(loaded, e))?;
+            sink::build(&config.rule_groups, &http_client()?).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());
         describe_process(&registry);
 
@@ -126,14 +127,18 @@ impl Server {
     /// time to stop.
     fn supervise(&self, signals: &Signals) {
         let threads = self.pool.heartbeats().into_iter().chain(self.udp.as_ref().map(UdpListener::heartbeat));
-        let mut watchdog = Watchdog::new(threads.collect());
+        let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
         loop {
-            match signals.wait(TICK) {
+            match signals.wait(watchdog.nap()) {
                 Some(Event::Stop) => return,
                 Some(Event::Reopen) => self.reopen(),
                 None => {}
             }
-            watchdog.tick(|| self.status());
+            match watchdog.due(clock::now()) {
+                Ok(false) => {}
+                Ok(true) => notify(&[NotifyState::Watchdog, NotifyState::Status(&self.status())]),
+                Err(threads) => log::error!("no sign of life from {threads}: the watchdog is not fed"),
+            }
         }
     }
 
@@ -222,10 +227,10 @@ fn build_pipeline(
     decoder: Decoder,
     groups: Vec<RuleGroup>,
     quarantine: Quarantine,
-    registry: &Arc<Registry>,
+    registry: &Registry,
 ) -> Result<Arc<Pipeline>, ServeError> {
     let fallback = config.unmatched.as_ref().and_then(|name| groups.iter().position(|g| *g.name == **name));
-    let pipeline = Pipeline::new(decoder, groups, fallback, quarantine, Arc::clone(registry))
+    let pipeline = Pipeline::new(decoder, groups, fallback, quarantine, registry)
         .map_err(runtime("cannot write to standard output, where records go without rule groups"))?;
     Ok(Arc::new(pipeline))
 }
@@ -269,6 +274,12 @@ fn sink_problems(loaded: &Loaded, errors: Vec<sink::BuildError>) -> ServeError {
         cure: String::new(),
     };
     ServeError::Config(Problems(errors.into_iter().map(problem).collect()))
+}
+
+/// The client of the sinks; it trusts whom the system trusts.
+fn http_client() -> Result<HttpClient, ServeError> {
+    let authorities = trust::system(&Environment::of_process()).map_err(ServeError::Runtime)?;
+    Ok(HttpClient::trusting(authorities.as_deref()))
 }
 
 fn runtime(what: &'static str) -> impl Fn(io::Error) -> ServeError {
@@ -348,41 +359,70 @@ fn listening(config: &Config) -> Vec<(&'static str, String)> {
     [http, audit, unix, admin].into_iter().flatten().collect()
 }
 
-/// Feeds systemd's watchdog at half of its interval, but only while every listener thread has moved since.
+/// How long a listener thread may go without a sign of life before the watchdog is left unfed. The threads move at
+/// least once a second.
+const HEARTBEAT_SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Feeds systemd's watchdog at half of its interval, but only while every listener thread shows signs of life.
 struct Watchdog {
     interval: Option<Duration>,
-    last_fed: Instant,
-    heartbeats: Vec<Heartbeat>,
-    seen: Vec<u64>,
+    fed_at: Instant,
+    threads: Vec<(Heartbeat, u64, Instant)>,
 }
 
 impl Watchdog {
-    fn new(heartbeats: Vec<Heartbeat>) -> Self {
-        let seen = heartbeats.iter().map(Heartbeat::count).collect();
-        Watchdog {
-            interval: sd_notify::watchdog_enabled().map(|w| w / 2),
-            last_fed: clock::now(),
-            heartbeats,
-            seen,
-        }
+    fn new(interval: Option<Duration>, heartbeats: impl Iterator<Item = Heartbeat>, now: Instant) -> Self {
+        let threads = heartbeats.map(|h| (h.count(), h)).map(|(count, h)| (h, count, now)).collect();
+        Watchdog { interval: interval.map(|w| w / 2), fed_at: now, threads }
     }
 
-    fn tick(&mut self, status: impl Fn() -> String) {
-        let Some(interval) = self.interval else { return };
-        if self.last_fed.elapsed() < interval {
-            return;
+    /// How long the supervisor may sleep.
+    fn nap(&self) -> Duration {
+        self.interval.map_or(TICK, |interval| TICK.min(interval / 2))
+    }
+
+    /// Whether it is time to feed the watchdog; an error names the threads that keep it from being fed.
+    fn due(&mut self, now: Instant) -> Result<bool, String> {
+        for (heartbeat, count, moved_at) in &mut self.threads {
+            if *count != heartbeat.count() {
+                (*count, *moved_at) = (heartbeat.count(), now);
+            }
         }
-        let now: Vec<u64> = self.heartbeats.iter().map(Heartbeat::count).collect();
-        let stuck: Vec<&str> = (self.heartbeats.iter().zip(now.iter().zip(&self.seen)))
-            .filter(|(_, (now, seen))| now == seen)
-            .map(|(h, _)| h.thread.as_str())
-            .collect();
-        if stuck.is_empty() {
-            notify(&[NotifyState::Watchdog, NotifyState::Status(&status())]);
-            self.seen = now;
-        } else {
-            log::error!("threads without a sign of life: {}; the watchdog is not fed", stuck.join(", "));
+        if self.interval.is_none_or(|interval| now - self.fed_at < interval) {
+            return Ok(false);
         }
-        self.last_fed = clock::now();
+        self.fed_at = now;
+        let silent = self.threads.iter().filter(|(_, _, moved_at)| now - *moved_at > HEARTBEAT_SILENCE_MAX);
+        let names: Vec<&str> = silent.map(|(heartbeat, _, _)| heartbeat.thread.as_str()).collect();
+        if names.is_empty() { Ok(true) } else { Err(names.join(", ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_while_every_thread_moves() {
+        let beats = ["ingest-0", "udp"].map(|name| Heartbeat::new(name.to_owned()));
+        let start = clock::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let mut watchdog = Watchdog::new(Some(Duration::from_secs(4)), beats.iter().cloned(), start);
+        assert_eq!(watchdog.due(at(1.0)), Ok(false), "half of the interval has not passed");
+        assert_eq!(watchdog.due(at(2.0)), Ok(true), "no thread was silent for long");
+        beats.iter().for_each(Heartbeat::beat);
+        assert_eq!(watchdog.due(at(3.0)), Ok(false));
+        beats[1].beat();
+        assert_eq!(watchdog.due(at(6.5)), Err("ingest-0".to_owned()));
+        beats[0].beat();
+        assert_eq!(watchdog.due(at(8.5)), Ok(true));
+    }
+
+    #[test]
+    fn without_a_watchdog_nothing_is_due() {
+        let mut watchdog = Watchdog::new(None, std::iter::empty(), clock::now());
+        assert_eq!(watchdog.due(clock::now() + Duration::from_secs(3600)), Ok(false));
+        assert_eq!(watchdog.nap(), TICK);
+        assert_eq!(Watchdog::new(Some(TICK), std::iter::empty(), clock::now()).nap(), TICK / 4);
     }
 }

@@ -14,6 +14,10 @@ use crate::ticket::Ticket;
 /// Ingest path; `/v1/audit/<source>` is the same with a name that the operator chose.
 const INGEST_PATH: &str = "/v1/audit";
 
+/// Most records in one request: bounds what one request can make the program hold and write. A batch of the usual
+/// records reaches the size limit of a body first.
+const BATCH_RECORDS_MAX: usize = 65_536;
+
 /// A named condition for `/readyz`.
 pub struct ReadyCheck {
     /// Shown in the verbose answer.
@@ -91,7 +95,7 @@ impl Gateway {
         } else {
             let frames: Vec<&[u8]> =
                 body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|f| !f.is_empty()).collect();
-            if frames.iter().any(|f| f.len() > self.record_bytes_max) {
+            if frames.len() > BATCH_RECORDS_MAX || frames.iter().any(|f| f.len() > self.record_bytes_max) {
                 return self.too_large(frames.len());
             }
             self.pipeline.handle(Source::Http, &frames, worker, &mut ticket)
@@ -108,7 +112,10 @@ impl Gateway {
 
     fn too_large(&self, frames: usize) -> Reply {
         self.pipeline.refused_oversize(Source::Http, frames);
-        Reply::Now(Response::text(413, "a record is larger than limits.record_bytes_max\n"))
+        Reply::Now(Response::text(
+            413,
+            "a record is larger than limits.record_bytes_max, or there are more than 65536 in one request\n",
+        ))
     }
 
     /// Compares with every token, so that the time does not tell which of them was nearly right.

@@ -99,6 +99,13 @@ pub enum BadFrame<'a> {
     CutDatagram(&'a [u8]),
 }
 
+impl BadFrame<'_> {
+    /// The reason under which [`BadFrame::Oversize`] is counted and quarantined.
+    pub const OVERSIZE: &'static str = "oversize";
+    /// The reason under which [`BadFrame::CutDatagram`] is counted and quarantined.
+    pub const CUT_DATAGRAM: &'static str = "cut_datagram";
+}
+
 /// How much of an oversize frame is kept for the quarantine log.
 pub const OVERSIZE_HEAD_BYTES: usize = 4096;
 

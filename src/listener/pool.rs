@@ -82,11 +82,11 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) fn new(thread: String) -> Self {
+    pub(crate) fn new(thread: String) -> Self {
         Heartbeat { thread, beats: Arc::default() }
     }
 
-    pub(super) fn beat(&self) {
+    pub(crate) fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -2,13 +2,14 @@
 //! deadline, nor lead it elsewhere, nor fill the memory.
 //!
 //! No redirects (they would carry records and headers to another place), no proxy from the environment (settings come from the
-//! configuration alone), no unbounded body, one lookup of a name a minute ([`super::resolver`]), certificates checked against webpki's roots.
+//! configuration alone), no unbounded body, one lookup of a name a minute ([`super::resolver`]), certificates checked against the authorities that the system trusts ([`crate::trust`]).
 
 use std::io::Read;
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::http::Uri;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::resolver::{ResolveError, Resolver};
@@ -99,8 +100,16 @@ impl std::fmt::Debug for HttpClient {
 }
 
 impl HttpClient {
-    /// A client with no connections yet.
+    /// A client with no connections yet, that trusts the public authorities built in.
     pub fn new() -> Self {
+        Self::trusting(None)
+    }
+
+    /// A client with no connections yet, that trusts `authorities`; `None`: the public ones built in.
+    pub fn trusting(authorities: Option<&[Certificate<'static>]>) -> Self {
+        let tls = authorities.map_or_else(TlsConfig::default, |authorities| {
+            TlsConfig::builder().root_certs(RootCerts::new_with_certs(authorities)).build()
+        });
         let resolver = Resolver::new();
         let agent = |idle: usize, idle_per_host: usize| {
             let config = Agent::config_builder()
@@ -108,6 +117,7 @@ impl HttpClient {
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .proxy(None)
+                .tls_config(tls.clone())
                 .user_agent(concat!("vault-audit-filter/", env!("CARGO_PKG_VERSION")))
                 .max_idle_connections(idle)
                 .max_idle_connections_per_host(idle_per_host)

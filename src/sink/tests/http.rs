@@ -1,5 +1,7 @@
 //! What is sent, and what a hostile or broken server can do.
 
+use std::io::{Read as _, Write as _};
+
 use base64::Engine as _;
 
 use super::super::testing::Reply;
@@ -224,12 +226,12 @@ fn a_refused_connection_and_a_wrong_protocol_are_transient() {
     }
 }
 
-/// Serves one connection with the self-signed certificate.
-fn tls_server() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+/// Serves one request over TLS with that certificate of the test data.
+fn tls_server(name: &str) -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
     let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");
     let read = |name: &str| std::fs::read(data.join(name)).expect(name);
-    let certificate = rustls::pki_types::CertificateDer::from(read("self_signed.crt.der"));
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(read("self_signed.key.der"));
+    let certificate = rustls::pki_types::CertificateDer::from(read(&format!("{name}.crt.der")));
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(read(&format!("{name}.key.der")));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -242,7 +244,13 @@ fn tls_server() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
     let thread = crate::threads::spawn("test-tls", move || {
         let (mut stream, _) = listener.accept().expect("a connection");
         let mut session = rustls::ServerConnection::new(Arc::new(config)).expect("a session");
-        while session.is_handshaking() && session.complete_io(&mut stream).is_ok() {}
+        let mut tls = rustls::Stream::new(&mut session, &mut stream);
+        let mut request = [0; 4096];
+        if tls.read(&mut request).is_ok() {
+            let answered =
+                tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            answered.expect("the answer is sent");
+        }
     })
     .expect("a thread");
     (address, thread)
@@ -250,7 +258,7 @@ fn tls_server() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
 
 #[test]
 fn a_certificate_that_nobody_vouches_for_blocks() {
-    let (address, thread) = tls_server();
+    let (address, thread) = tls_server("self_signed");
     let url = format!("https://localhost:{}/S3CR3T", address.port());
     let kind = MessagingKind::SlackWebhook { webhook_url: Secret::new(url) };
     let error = text_sink(kind).deliver(&task(RECORD), in_time()).expect_err("no success");
@@ -258,6 +266,23 @@ fn a_certificate_that_nobody_vouches_for_blocks() {
     assert!(error.message().contains("certificate"), "{error}");
     assert_harmless(&error);
     let _ = thread.join();
+}
+
+#[test]
+fn a_certificate_that_a_trusted_authority_vouches_for_is_taken_and_by_others_not() {
+    let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/authority.pem");
+    let environment = crate::config::Environment::from_iter([(crate::trust::BUNDLE_VARIABLE, bundle)]);
+    let authorities = crate::trust::system(&environment).expect("a bundle");
+    for (client, trusts) in [(HttpClient::trusting(authorities.as_deref()), true), (HttpClient::new(), false)]
+    {
+        let (address, thread) = tls_server("vouched_for");
+        let url = format!("https://localhost:{}/S3CR3T", address.port());
+        let kind = MessagingKind::SlackWebhook { webhook_url: Secret::new(url) };
+        let specs = build(&[group(kind, MessageFormat::Text, "")], &client).expect("a sink");
+        let delivered = specs[0].sink.deliver(&task(RECORD), in_time());
+        assert_eq!(delivered.is_ok(), trusts, "{delivered:?}");
+        let _ = thread.join();
+    }
 }
 
 #[test]
