@@ -12,6 +12,7 @@ mod hostile;
 mod life;
 mod log_file;
 mod openbao;
+mod pipeline;
 mod receive;
 mod side_effects;
 #[path = "../support/mod.rs"]
