@@ -298,6 +298,14 @@ fn cut(stream: &[u8], cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
     at.windows(2).map(|w| stream[w[0]..w[1]].to_vec()).collect()
 }
 
+#[test]
+fn an_unfinished_head_that_is_no_http_is_refused_at_the_latest_at_its_end() {
+    let (start, rest) = (b"POST /p?q HTTP/1.1\r\nHost: ", b"h\r\nContent-Length: 0\r\0\r\n");
+    assert_eq!(run(&[&[&start[..], rest].concat()], &LIMITS), (vec!["400".to_owned()], false), "at once");
+    assert_eq!(run(&[start, rest], &LIMITS), (vec![], true), "not looked at again so soon");
+    assert_eq!(run(&[start, rest, b"\r\n"], &LIMITS), (vec!["400".to_owned()], false));
+}
+
 proptest! {
     #[test]
     fn any_requests_in_any_pieces(
@@ -322,6 +330,9 @@ proptest! {
             let at = at.index(stream.len());
             if insert { stream.insert(at, byte) } else { stream[at] = byte }
         }
+        // What is no HTTP may be refused before the end of its head, sooner or later as the pieces come: see `Scan::find_end`.
+        // With its end it is refused in any case.
+        stream.extend_from_slice(b"\r\n\r\n");
         let whole = run(&[&stream], &LIMITS);
         let chunks = cut(&stream, &cuts);
         let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
