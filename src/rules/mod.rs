@@ -37,6 +37,7 @@ mod fold;
 mod go_layout;
 pub mod go_regex;
 mod go_time;
+mod index;
 mod lexer;
 mod loops;
 mod members;
@@ -61,6 +62,7 @@ pub use env::{Constant, Environment};
 pub use error::{EvalError, EvalErrorKind, RuleError};
 use eval::{Scope, Vm};
 pub use explain::{Explanation, Outcome};
+pub use index::{Candidates, IndexScratch, RULES_MIN, RuleIndex};
 pub use types::StructDef;
 use value::{Fault, Value};
 
