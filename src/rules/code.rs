@@ -39,7 +39,7 @@ impl FieldRead {
     /// Reads the field at a path of JSON keys.
     pub(crate) fn new(slot: SlotId, path: &[Box<str>], span: Span) -> FieldRead {
         let is_path = |few: &&[&str]| few.iter().copied().eq(path.iter().map(|key| &**key));
-        FieldRead { slot, span, few_values: FEW_VALUES.iter().any(|few| is_path(few)) }
+        FieldRead { slot, span, few_values: FEW_VALUES.iter().any(is_path) }
     }
 }
 
