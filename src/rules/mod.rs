@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Pure: no I/O, no clock, no threads. A rule compiles once; evaluating it on a record costs no allocation once the
-//! scratch is warm, and is bounded in steps, elements and bytes by [`Limits`].
+//! scratch is warm, and is bounded in steps, elements and bytes by [`Limits`]. Of many rules a [`RuleIndex`] finds those that
+//! can be true of a record.
 //!
 //! Where this differs from the Go library on purpose:
 //!

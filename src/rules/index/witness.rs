@@ -9,6 +9,7 @@ use super::super::code::{
     Body, Compare, Cond, CondKind, Ex, ExKind, Key as MemberKey, Loop, LoopName, StrTest,
 };
 use super::super::go_regex::GoRegex;
+use super::super::types::Ty;
 use crate::record::SlotId;
 
 /// Where a witness is looked for.
@@ -212,7 +213,8 @@ impl<'e> Reading<'e> {
             | (BinaryOp::Eq, ExKind::Bool(value), ExKind::Field(slot, _)) => Need::truth(*slot, *value),
             (BinaryOp::Eq, ExKind::Str(value), _) => self.equals(right, value),
             (BinaryOp::Eq, _, ExKind::Str(value)) => self.equals(left, value),
-            (BinaryOp::In, ExKind::Str(value), ExKind::Field(slot, _)) => {
+            // Not in structs: they have their fields even where the record has nothing.
+            (BinaryOp::In, ExKind::Str(value), ExKind::Field(slot, Ty::Array(..) | Ty::Json)) => {
                 Need::one(Subject { slot: *slot, part: Part::Items }, Test::Equals, value, false)
             }
             _ => Need::Open,
@@ -232,9 +234,11 @@ impl<'e> Reading<'e> {
         Need::Any(each.collect())
     }
 
-    /// `any` and `one` over an untyped field: some element passes.
+    /// `any` and `one` over an array of the record: some element passes.
     fn looped(&mut self, looped: &'e Loop) -> Need {
-        let (ExKind::Field(slot, _), Body::Cond(body)) = (&looped.collection.kind, &looped.body) else {
+        let (ExKind::Field(slot, Ty::Array(..) | Ty::Json), Body::Cond(body)) =
+            (&looped.collection.kind, &looped.body)
+        else {
             return Need::Open;
         };
         let is_item = |ex: &Ex| matches!(ex.kind, ExKind::Item);
