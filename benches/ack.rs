@@ -16,18 +16,21 @@
     reason = "a bench program measures time and prints"
 )]
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
+#[path = "support/daemon.rs"]
+mod daemon;
 mod support;
+#[path = "../tests/support/mod.rs"]
+mod testing;
 
+use daemon::Daemon;
 use support::floor::Floor;
 use support::load::{Outcome, closed_loop, open_loop};
+use testing::TempDir;
 
 const RECORDS: &str = include_str!("../tests/data/records/openbao-2.7.2.jsonl");
-const TYPICAL_RULES: &str = include_str!("../tests/data/rules/typical10.txt");
 const CONNECTIONS: usize = 8;
 const OPEN_LOOP_PER_SECOND: u32 = 1000;
 
@@ -43,8 +46,8 @@ fn options() -> Options {
     };
     let quick = args.iter().any(|a| a == "--quick" || a == "--test");
     Options {
-        rounds: value("--rounds").map_or(if quick { 1 } else { 7 }, |v| v as usize),
-        duration: Duration::from_secs_f64(value("--seconds").unwrap_or(if quick { 0.3 } else { 3.0 })),
+        rounds: value("--rounds").map_or(if quick { 1 } else { 7 }, |v| v as usize).max(1),
+        duration: Duration::from_secs_f64(value("--seconds").unwrap_or(if quick { 0.1 } else { 3.0 })),
     }
 }
 
@@ -67,18 +70,17 @@ fn record(matched: bool) -> &'static str {
 
 fn main() {
     let options = options();
-    let dir = std::env::temp_dir().join(format!("vaf-bench-ack-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("temporary directory");
+    let dir = TempDir::new("bench-ack");
     let floor = Floor::start().expect("the floor server");
     let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
     let plain = Daemon::start(&dir.join("plain"), None);
     let with_hung_sink = Daemon::start(&dir.join("hung"), Some(hung.local_addr().expect("its address")));
     let servers: [(&str, SocketAddr, &str); 5] = [
         ("floor", floor.address(), record(false)),
-        ("unmatched", plain.http, record(false)),
-        ("matched", plain.http, record(true)),
+        ("unmatched", plain.http(), record(false)),
+        ("matched", plain.http(), record(true)),
         ("floor again", floor.address(), record(true)),
-        ("sinks hung", with_hung_sink.http, record(true)),
+        ("sinks hung", with_hung_sink.http(), record(true)),
     ];
     for (kind, run) in [("open loop", open as Run), ("closed loop", closed as Run)] {
         let mut rounds: Vec<Vec<Outcome>> = vec![Vec::new(); servers.len()];
@@ -88,13 +90,12 @@ fn main() {
                 let (name, to, record) = servers[at];
                 let outcome = run(to, &support::request(record.as_bytes()), options.duration);
                 assert_eq!(outcome.errors, 0, "{name} answered something else than 204");
+                assert_eq!(outcome.unanswered, 0, "{name} left a connection unanswered");
                 rounds[at].push(outcome);
             }
         }
         report(kind, &servers, &rounds);
     }
-    drop((plain, with_hung_sink, hung));
-    let _ = std::fs::remove_dir_all(&dir);
 }
 
 /// A figure of a run.
@@ -138,52 +139,5 @@ fn report(kind: &str, servers: &[(&str, SocketAddr, &str)], rounds: &[Vec<Outcom
     for (label, figure) in figures {
         let ratio = median(hung.iter().zip(matched).map(|(h, m)| figure(h) / figure(m)).collect());
         println!("  sinks hung / no sinks, {label}: {ratio:.2}x");
-    }
-}
-
-struct Daemon {
-    child: Child,
-    http: SocketAddr,
-}
-
-impl Daemon {
-    fn start(dir: &Path, webhook: Option<SocketAddr>) -> Daemon {
-        std::fs::create_dir_all(dir).expect("temporary directory");
-        let port =
-            || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let (http, admin) = (port(), port());
-        let rules: String = TYPICAL_RULES
-            .lines()
-            .filter(|l| !l.is_empty())
-            .map(|r| format!("      - '{}'\n", r.replace('\'', "''")))
-            .collect();
-        let messaging = webhook.map_or_else(String::new, |to| {
-            format!("    messaging: {{ type: webhook, webhook_url: \"http://{to}/\" }}\n")
-        });
-        let config = format!(
-            "vault: {{ audit_protocol: none }}\nlisten:\n  http: {{ address: \"127.0.0.1:{http}\" }}\n  admin: {{ address: \"127.0.0.1:{admin}\" }}\nrule_groups:\n  - name: typical\n    rules:\n{rules}    log_file: {{ file_path: {} }}\n{messaging}",
-            dir.join("matched.log").display()
-        );
-        let path = dir.join("config.yaml");
-        std::fs::write(&path, config).expect("configuration file");
-        let child = Command::new(env!("CARGO_BIN_EXE_vault-audit-filter"))
-            .args(["serve", "--config"])
-            .arg(&path)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", admin)).is_err() {
-            assert!(Instant::now() < deadline, "the program was not ready within 20 s");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Daemon { child, http: SocketAddr::from(([127, 0, 0, 1], http)) }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -181,6 +181,7 @@ fn cpu_us() -> f64 {
 }
 
 struct Settings {
+    quick: bool,
     rounds: usize,
     duration: Duration,
 }
@@ -193,6 +194,7 @@ fn settings() -> Settings {
     let quick = has("--quick") || has("--test") || !has("--bench");
     let (rounds, seconds) = if quick { (1.0, 0.2) } else { (5.0, 2.0) };
     Settings {
+        quick,
         rounds: value("--rounds").unwrap_or(rounds).max(1.0) as usize,
         duration: Duration::from_secs_f64(value("--seconds").unwrap_or(seconds).clamp(0.05, 600.0)),
     }
@@ -213,8 +215,9 @@ fn report(name: &str, rounds: &[Measured], floor: &[Measured]) {
     let rate = |m: &Measured| m.outcome.per_second();
     let errors: u64 = rounds.iter().map(|m| m.outcome.errors).sum();
     let starved: usize = rounds.iter().map(|m| m.outcome.starved).sum();
+    let unanswered: usize = rounds.iter().map(|m| m.outcome.unanswered).sum();
     println!(
-        "  {name:<12} {:>8.0}/s  p50 {:>7.1} us  p99 {:>8.1} us  max {:>9.1} us  cpu {:>5.1} us   to floor: rate {:.2}  p50 {:.2}  p99 {:.2}  cpu {:.2}   errors {errors}, starved {starved}",
+        "  {name:<12} {:>8.0}/s  p50 {:>7.1} us  p99 {:>8.1} us  max {:>9.1} us  cpu {:>5.1} us   to floor: rate {:.2}  p50 {:.2}  p99 {:.2}  cpu {:.2}   errors {errors}, starved {starved}, unanswered {unanswered}",
         of(&rate),
         of(&percentile(50.0)),
         of(&percentile(99.0)),
@@ -247,11 +250,14 @@ fn main() {
         for (name, rounds) in NAMES.iter().zip(&outcomes) {
             report(name, rounds, &outcomes[0]);
         }
-        // tiny_http leaving connections unanswered is a finding, not a failure; the ingest pool doing so is.
-        failed |= outcomes[1]
-            .iter()
-            .map(|m| &m.outcome)
-            .any(|o| o.errors > 0 || o.starved > 0 || o.latencies_ns.is_empty());
+        // tiny_http leaving connections unanswered is a finding, not a failure; the ingest pool doing so is. A quick run is
+        // too short to tell a starved connection from a busy machine.
+        failed |= outcomes[1].iter().map(|m| &m.outcome).any(|o| {
+            o.errors > 0
+                || o.unanswered > 0
+                || o.latencies_ns.is_empty()
+                || (o.starved > 0 && !settings.quick)
+        });
     }
     assert!(!failed, "the ingest pool answered wrongly or left a connection unanswered");
 }

@@ -1,18 +1,22 @@
 //! The program's command line from its real executable: exit codes, what goes to which stream, nothing bound with a
 //! wrong configuration, and `setup` against a real OpenBao.
 
-#![allow(clippy::disallowed_methods, reason = "waits for another program")]
+#![allow(
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "one program, nothing to reach from outside; waits for another program"
+)]
 
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+
+mod support;
+
+use support::{free_port, left_out, openbao};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vault-audit-filter");
-
-/// Longest wait for anything; what is waited for comes at once on a machine that is not busy.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory of its own for one test, removed at the end.
 struct Scratch(PathBuf);
@@ -100,14 +104,14 @@ fn check_and_serve_refuse_every_wrong_configuration() {
 #[test]
 fn a_wrong_configuration_binds_opens_and_writes_nothing() {
     let scratch = Scratch::new("nothing");
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+    // While the port is taken, a server that binds before it checks would speak of the port.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port();
     let text = format!(
         "listen: {{ http: {{ address: '127.0.0.1:{port}' }} }}\nvault: {{ audit_address: '127.0.0.1:0' }}\nasync: {{ workers: many }}\n\
          rule_groups:\n  - {{ name: a, rules: ['true'], log_file: {{ file_path: '{}/logs/a.log' }} }}\n",
         scratch.0.display()
     );
-    // While the port is taken, a server that binds before it checks would speak of the port.
-    let taken = TcpListener::bind(("127.0.0.1", port)).expect("still free");
     let served = run(&["serve", "--config", &scratch.file("c.yaml", &text)], &[]);
     drop(taken);
     assert_eq!(served.code, Some(2), "{}", served.err);
@@ -253,56 +257,28 @@ fn bash_takes_its_completions() {
     assert!(bash.wait().expect("bash ends").success());
 }
 
-/// Says on standard error that a test could not run here, and notes it in the file that `VAF_LEFT_OUT` names.
-fn left_out(test: &str, why: &str) {
-    let line = format!("left out: {test}: {why}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    if let Some(path) = std::env::var_os("VAF_LEFT_OUT")
-        && let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(path)
-    {
-        let _ = file.write_all(line.as_bytes());
-    }
-}
-
 /// An audit device that always works, as a stanza.
 const FILE_DEVICE: &str = "audit \"file\" \"truth\" {\n  options {\n    file_path = \"/dev/null\"\n  }\n}\n";
 
-/// A real OpenBao in development mode; ended when dropped.
+/// A listener on a port that nobody gets by chance once it is closed.
+fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    (listener, address)
+}
+
+/// A real OpenBao in development mode.
 struct OpenBao {
-    child: Child,
+    _server: openbao::OpenBao,
     address: String,
 }
 
 impl OpenBao {
     /// Starts one with `config`; `None` after saying so where there is none.
     fn start(test: &str, scratch: &Scratch, config: &str) -> Option<Self> {
-        let program = std::env::var_os("VAF_BAO").map_or_else(|| at("target/openbao/bin/bao"), PathBuf::from);
-        if !program.exists() {
-            left_out(test, &format!("no OpenBao at {}; VAF_BAO names another", program.display()));
-            return None;
-        }
-        let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
-        let log = std::fs::File::create(scratch.0.join("bao.log")).expect("a log");
-        let child = Command::new(program)
-            .args(["server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root"])
-            .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
-            .arg(format!("-config={}", scratch.file("bao.hcl", config)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("OpenBao starts");
-        let mut server = OpenBao { child, address: format!("http://127.0.0.1:{port}") };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = std::fs::read_to_string(scratch.0.join("bao.log")).unwrap_or_default();
-            if log.contains("Development mode should NOT be used") {
-                return Some(server);
-            }
-            let ended = server.child.try_wait().expect("a child");
-            assert!(ended.is_none() && Instant::now() < deadline, "OpenBao is not ready:\n{log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let program = openbao::program().map_err(|why| left_out(test, &why)).ok()?;
+        let server = openbao::OpenBao::start(&program, &scratch.0, config);
+        Some(OpenBao { address: format!("http://127.0.0.1:{}", server.port()), _server: server })
     }
 
     fn api(&self, method: &str, path: &str, body: &str) -> serde_json::Value {
@@ -323,13 +299,6 @@ impl OpenBao {
     }
 }
 
-impl Drop for OpenBao {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn setup_enables_the_device_where_openbao_allows_it() {
     let scratch = Scratch::new("bao-api");
@@ -337,8 +306,7 @@ fn setup_enables_the_device_where_openbao_allows_it() {
     let config = format!("unsafe_allow_api_audit_creation = true\n{FILE_DEVICE}");
     let Some(bao) = OpenBao::start(test, &scratch, &config) else { return };
     // Whoever takes the probe of a TCP device: the kernel, as soon as the port listens.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
+    let (listener, address) = listener();
     let tcp = ["--vault.audit_protocol", "tcp", "--vault.audit_address", &address];
 
     let refused = bao.setup(&tcp, "no-such-token");
@@ -415,8 +383,7 @@ fn setup_shows_the_stanza_where_openbao_refuses_and_openbao_takes_it() {
     let scratch = Scratch::new("bao-refuses");
     let test = "setup_shows_the_stanza_where_openbao_refuses_and_openbao_takes_it";
     let Some(bao) = OpenBao::start(test, &scratch, "") else { return };
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
+    let (_listener, address) = listener();
     let tcp = ["--vault.audit_protocol", "tcp", "--vault.audit_address", &address];
     let refused = bao.setup(&tcp, "root");
     assert_eq!(refused.code, Some(1));

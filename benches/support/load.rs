@@ -16,8 +16,10 @@ pub struct Outcome {
     pub latencies_ns: Vec<u64>,
     /// Answers other than 204, and broken connections.
     pub errors: u64,
-    /// Connections that had no answer in the second half of the run.
+    /// Connections that had no answer in the second half of the run, or waited for one longer than the whole run.
     pub starved: usize,
+    /// Connections whose last request had no answer within [`ANSWER_WAIT_MAX`] after the run.
+    pub unanswered: usize,
 }
 
 impl Outcome {
@@ -34,6 +36,9 @@ impl Outcome {
 }
 
 const ANSWER: &[u8] = b"HTTP/1.1 204";
+
+/// How long the answers to what was sent are waited for once nothing more is sent.
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
 
 struct Flow {
     stream: TcpStream,
@@ -100,6 +105,20 @@ pub fn closed_loop(
     outcome.seconds = (now - start).as_secs_f64();
     outcome.latencies_ns.sort_unstable();
     outcome.starved = flows.iter().filter(|f| f.answered_at < start + duration / 2).count();
+    // Nobody is busy any more: who has no answer now was forgotten.
+    let deadline = clock::now() + ANSWER_WAIT_MAX;
+    for flow in &mut flows {
+        let left = deadline.saturating_duration_since(clock::now()).max(Duration::from_millis(1));
+        flow.stream.set_nonblocking(false)?;
+        flow.stream.set_read_timeout(Some(left))?;
+        match flow.stream.read(&mut answer) {
+            Ok(n) if answer[..n].starts_with(ANSWER) => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => outcome.unanswered += 1,
+            // A connection that broke was counted when it did.
+            Ok(0) | Err(_) => {}
+            Ok(_) => outcome.errors += 1,
+        }
+    }
     Ok(outcome)
 }
 
@@ -137,6 +156,7 @@ pub fn open_loop(
         outcome.latencies_ns.extend(part.latencies_ns);
         outcome.errors += part.errors;
         outcome.starved += part.starved;
+        outcome.unanswered += part.unanswered;
     }
     outcome.latencies_ns.sort_unstable();
     Ok(outcome)
@@ -146,19 +166,21 @@ fn one_flow(mut stream: TcpStream, first: Instant, step: Duration, request: &[u8
     let mut outcome = Outcome::default();
     let mut answer = [0; 4096];
     let mut due = first;
-    // A server that leaves a connection unanswered must not hold the run up.
-    let _ =
-        stream.set_read_timeout(Some(end.saturating_duration_since(first).max(Duration::from_millis(100))));
+    let run = end.saturating_duration_since(first);
+    // A server that leaves a connection unanswered must not hold the run up for ever.
+    let _ = stream.set_read_timeout(Some(run + ANSWER_WAIT_MAX));
     while due < end {
         std::thread::sleep(due.saturating_duration_since(clock::now()));
         let answered = stream.write_all(request).and_then(|()| stream.read(&mut answer));
         match answered {
             Ok(n) if answer[..n].starts_with(ANSWER) => {
-                outcome.latencies_ns.push((clock::now() - due).as_nanos() as u64);
+                let latency = clock::now() - due;
+                outcome.latencies_ns.push(latency.as_nanos() as u64);
+                outcome.starved |= usize::from(latency > run);
             }
             Ok(n) if n > 0 => outcome.errors += 1,
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                outcome.starved = 1;
+                outcome.unanswered = 1;
                 break;
             }
             _ => {

@@ -188,6 +188,7 @@ impl Core {
         listener.counters.connections.add(1);
         let phase = idle_phase(&conn);
         let conn = inside.conn.insert(conn);
+        slot.set_order(self.slots.next_order());
         slot.enter_anew(phase, now_ms);
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, id.token());
         if let Err(e) = self.epoll.add(&conn.stream, event) {
@@ -213,14 +214,14 @@ impl Core {
                         _ => return None,
                     };
                     // One that is being served in this moment is not idle.
-                    (!slot.is_locked()).then_some((rank, since, index))
+                    (!slot.is_locked()).then_some((rank, since, slot.order(), index))
                 })
                 .min();
-            let Some((_, since, index)) = longest else { return false };
+            let Some((_, since, order, index)) = longest else { return false };
             let Some(slot) = self.slots.get(index) else { return false };
             let Some(mut inside) = slot.try_lock() else { continue };
-            let evictable =
-                matches!(slot.phase(), (Phase::Linger | Phase::Idle | Phase::Quiet, s) if s == since);
+            let evictable = slot.order() == order
+                && matches!(slot.phase(), (Phase::Linger | Phase::Idle | Phase::Quiet, s) if s == since);
             if evictable && inside.conn.is_some() {
                 self.close(slot, index, &mut inside, CloseReason::Evicted);
                 return true;

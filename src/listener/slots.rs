@@ -78,6 +78,8 @@ pub(super) struct Slot {
     inside: Mutex<Inside>,
     /// Phase in the low four bits, milliseconds of its beginning above.
     stamp: AtomicU64,
+    /// How many connections had been admitted before this one: who came first where the milliseconds cannot tell.
+    order: AtomicU64,
     /// The state of the parked reply: see `park`.
     pub park: AtomicU64,
 }
@@ -103,6 +105,16 @@ impl Slot {
         (PHASES[(stamp & 15) as usize % PHASES.len()], stamp >> 4)
     }
 
+    /// The place of its connection in the order of admission.
+    pub(super) fn order(&self) -> u64 {
+        self.order.load(Ordering::Relaxed)
+    }
+
+    /// Says which place its new connection has in the order of admission.
+    pub(super) fn set_order(&self, order: u64) {
+        self.order.store(order, Ordering::Relaxed);
+    }
+
     /// Enters `phase`; its clock goes on if the connection was in it already.
     pub(super) fn enter(&self, phase: Phase, now_ms: u64) {
         if self.phase().0 != phase {
@@ -122,6 +134,7 @@ pub(super) struct Slots {
     /// Held for a push or pop only.
     free: Mutex<Vec<u32>>,
     open: AtomicUsize,
+    admitted: AtomicU64,
 }
 
 impl Slots {
@@ -132,11 +145,17 @@ impl Slots {
             slots: (0..count).map(|_| Slot::default()).collect(),
             free: Mutex::new((0..count as u32).rev().collect()),
             open: AtomicUsize::new(0),
+            admitted: AtomicU64::new(0),
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// The next place in the order of admission.
+    pub(super) fn next_order(&self) -> u64 {
+        self.admitted.fetch_add(1, Ordering::Relaxed)
     }
 
     /// How many hold a connection.

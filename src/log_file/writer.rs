@@ -360,7 +360,10 @@ pub(super) fn open_current(names: &Names, options: Options, live: &Arc<Live>) ->
     let mut outcome = open_once(names, options, live);
     for _ in 1..TRIES {
         match &outcome {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => outcome = open_once(names, options, live),
+            // A directory that goes while it is made: it was there (so it is not made) and then is not.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {
+                outcome = open_once(names, options, live);
+            }
             _ => break,
         }
     }

@@ -119,6 +119,7 @@ impl From<Fault> for DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Unreached,
+    Misplaced,
     Absent,
     Null,
     Bool(bool),
@@ -205,6 +206,7 @@ impl<'s> Record<'s> {
     pub fn slot(&self, slot: SlotId) -> Slot<'s> {
         match self.found.get(slot.0 as usize).copied().unwrap_or(Found::Unreached) {
             Found::Unreached => Slot::Unreached,
+            Found::Misplaced => Slot::Misplaced,
             Found::Absent => Slot::Absent,
             Found::Null => Slot::Null,
             Found::Bool(value) => Slot::Bool(value),
@@ -392,6 +394,8 @@ impl Walk<'_> {
                 let tree = self.tree;
                 inner.filter = tree.filter(node);
                 tree.below(node).for_each(|child| self.note(child, Found::Absent));
+            } else {
+                self.no_object(node);
             }
         }
         Ok(())
@@ -413,7 +417,7 @@ impl Walk<'_> {
                 }
             };
             if node != NOBODY && self.found.get(node as usize) != Some(&Found::Absent) {
-                self.forget_below(node);
+                self.mark_below(node, Found::Unreached);
             }
         }
         let mut colon = key.quote + 1;
@@ -442,6 +446,7 @@ impl Walk<'_> {
         if node != NOBODY {
             let found = if end.escaped { Found::Escaped(at, end.quote) } else { Found::Str(at, end.quote) };
             self.note(node, found);
+            self.no_object(node);
         }
         Ok(end.quote + 1)
     }
@@ -460,7 +465,18 @@ impl Walk<'_> {
             _ => return Err(self.missing(at, "expected a value")),
         };
         self.note(node, found);
+        if found != Found::Null {
+            self.no_object(node);
+        }
         Ok(end)
+    }
+
+    /// `node` holds something that has no fields: what is wanted below it cannot be there.
+    #[inline(always)]
+    fn no_object(&mut self, node: NodeId) {
+        if self.tree.filter(node) != 0 {
+            self.mark_below(node, Found::Misplaced);
+        }
     }
 
     #[inline(always)]
@@ -470,13 +486,13 @@ impl Walk<'_> {
         }
     }
 
-    /// Drops what an earlier key of the same name left below `node`.
+    /// Replaces what an earlier key of the same name left below `node`.
     #[cold]
-    fn forget_below(&mut self, node: NodeId) {
+    fn mark_below(&mut self, node: NodeId, found: Found) {
         let tree = self.tree;
         let mut nodes = vec![node];
         while let Some(node) = nodes.pop() {
-            tree.below(node).for_each(|child| self.note(child, Found::Unreached));
+            tree.below(node).for_each(|child| self.note(child, found));
             nodes.extend(tree.below(node));
         }
     }

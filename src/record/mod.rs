@@ -20,15 +20,17 @@ pub use decode::{DEPTH_MAX, DecodeError, DecodeScratch, Decoder, LooksLike, Reco
 pub use json::{Elements, Members, Node, RawStr, Token, Tokens};
 pub use plan::FieldPlan;
 
-/// Number of an extracted field; made by [`FieldPlan::want`].
+/// Number of an extracted field; made by [`FieldPlan::want`](plan::FieldPlan::want).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);
 
 /// The state of one wanted field in one record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Slot<'s> {
-    /// An ancestor is missing, null or no object.
+    /// An ancestor is missing or null.
     Unreached,
+    /// An ancestor is there and is neither an object nor null.
+    Misplaced,
     /// The parent is an object without this key.
     Absent,
     /// JSON null.

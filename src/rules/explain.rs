@@ -221,6 +221,7 @@ impl<'a> Explainer<'_, 'a> {
     fn slot(&self, slot: SlotId) -> String {
         let text = match self.vm.record.slot(slot) {
             Slot::Unreached | Slot::Absent => return "absent".into(),
+            Slot::Misplaced => return "not there: its parent is no object".into(),
             Slot::Null => return "null".into(),
             Slot::Bool(value) => value.to_string(),
             Slot::Number(text) => text.to_owned(),

@@ -29,6 +29,9 @@ impl<'a> Vm<'a> {
     pub(crate) fn read_slot(&self, slot: SlotId, ty: &'a Ty) -> Evaluated<'a> {
         let raw = match self.record.slot(slot) {
             Slot::Unreached | Slot::Absent | Slot::Null => Raw::Missing,
+            // A path of `record` may lead anywhere; a field of the schema may not.
+            Slot::Misplaced if matches!(ty, Ty::Json | Ty::Any | Ty::Unknown) => Raw::Missing,
+            Slot::Misplaced => return Err(mistyped("within an object")),
             Slot::Bool(value) => Raw::Bool(value),
             Slot::Number(text) => Raw::Number(text),
             Slot::Str(text) => Raw::Str(text),

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,6 +23,8 @@ pub(crate) struct Received {
     pub(crate) target: String,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// When it was complete.
+    pub(crate) at: Instant,
 }
 
 impl Received {
@@ -285,5 +287,5 @@ fn parse(buffer: &mut Vec<u8>, connection: usize) -> Option<Received> {
         (head.method.expect("a method").to_owned(), head.path.expect("a target").to_owned());
     let body = buffer[end..end + length].to_vec();
     buffer.drain(..end + length);
-    Some(Received { connection, method, target, headers, body })
+    Some(Received { connection, method, target, headers, body, at: clock::now() })
 }

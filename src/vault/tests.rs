@@ -100,7 +100,10 @@ fn an_endless_answer_is_cut() {
 
 #[test]
 fn nothing_listens_and_nothing_answers() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    // Bound and not listening: nobody else gets the port meanwhile.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    bound.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let free = bound.local_addr().expect("bound").as_socket().expect("an address");
     let address = format!("http://user:SeCrEtVaLuE@{free}");
     let client = Client::new(&options(address), "").expect("no certificates");
     let error = client.audit_devices().expect_err("refused").to_string();

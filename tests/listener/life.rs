@@ -39,6 +39,22 @@ fn a_newcomer_gets_the_place_of_the_longest_idle() {
     assert_eq!(server.pool.connections(), 4);
 }
 
+/// Many come within one millisecond: the clock cannot tell them apart, and the last ones are let in all the same.
+#[test]
+fn of_a_crowd_the_last_to_come_stay() {
+    let mut limits = limits();
+    limits.connections_max = 4;
+    let server = server_with(options(limits));
+    let mut crowd: Vec<Client> = (0..100).map(|_| server.client()).collect();
+    for client in &mut crowd[..96] {
+        client.assert_closed();
+    }
+    for client in &mut crowd[96..] {
+        assert_eq!(client.exchange(&post("/", b"")).status, 204);
+    }
+    assert_eq!(server.metric("connections_closed_total{listener=\"http\",reason=\"evicted\"}"), 96);
+}
+
 #[test]
 fn nobody_within_a_request_is_evicted() {
     let mut limits = limits();

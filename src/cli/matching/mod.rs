@@ -25,7 +25,7 @@ Examples:
       vault-audit-filter match --rule 'Request.Operation == \"delete\"' audit.log audit-*.log.gz
   What the groups of a configuration would take, and why:
       vault-audit-filter match --config config/quickstart.yaml --explain audit.log
-  How many requests were denied, live:
+  Denied requests as they come:
       tail -f audit.log | vault-audit-filter match --rule 'Error contains \"permission denied\"'
   One group, as JSON with file, line and groups beside the record:
       vault-audit-filter match --config config/quickstart.yaml --group denied --format json audit.log

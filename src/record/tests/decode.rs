@@ -8,8 +8,8 @@ fn a_field_has_the_state_that_the_record_gives_it() {
         (r#"{}"#, "request.path", Owned::Unreached),
         (r#"{"request":null}"#, "request.path", Owned::Unreached),
         (r#"{"request":null}"#, "request", Owned::Null),
-        (r#"{"request":"x"}"#, "request.path", Owned::Unreached),
-        (r#"{"request":[{"path":"p"}]}"#, "request.path", Owned::Unreached),
+        (r#"{"request":"x"}"#, "request.path", Owned::Misplaced),
+        (r#"{"request":[{"path":"p"}]}"#, "request.path", Owned::Misplaced),
         (r#"{"request":{}}"#, "request.path", Owned::Absent),
         (r#"{"request":{"data":{}}}"#, "request.data.options.cas", Owned::Unreached),
         (r#"{"request":{"path":null}}"#, "request.path", Owned::Null),
@@ -99,7 +99,7 @@ fn the_last_of_equal_keys_wins_with_everything_below_it() {
         ),
         (
             r#"{"request":{"path":"p","data":{"a":1}},"request":5}"#,
-            [Owned::Number("5".into()), Owned::Unreached, Owned::Unreached, Owned::Unreached],
+            [Owned::Number("5".into()), Owned::Misplaced, Owned::Misplaced, Owned::Misplaced],
         ),
         (
             r#"{"request":{"path":"p","data":{"a":1}},"re\u0071uest":null}"#,

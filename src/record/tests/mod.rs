@@ -23,6 +23,7 @@ fn records() -> impl Iterator<Item = &'static str> {
 #[derive(Debug, Clone, PartialEq)]
 enum Owned {
     Unreached,
+    Misplaced,
     Absent,
     Null,
     Bool(bool),
@@ -35,6 +36,7 @@ impl From<Slot<'_>> for Owned {
     fn from(slot: Slot<'_>) -> Owned {
         match slot {
             Slot::Unreached => Owned::Unreached,
+            Slot::Misplaced => Owned::Misplaced,
             Slot::Absent => Owned::Absent,
             Slot::Null => Owned::Null,
             Slot::Bool(value) => Owned::Bool(value),

@@ -36,7 +36,8 @@ fn expected(record: &Value, text: &str) -> Owned {
         match at.get(key).filter(|_| at.is_object()) {
             Some(value) => at = value,
             None if at.is_object() && depth + 1 == keys.len() => return Owned::Absent,
-            None => return Owned::Unreached,
+            None if at.is_object() || at.is_null() => return Owned::Unreached,
+            None => return Owned::Misplaced,
         }
     }
     match at {

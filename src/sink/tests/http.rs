@@ -211,7 +211,10 @@ fn answers_that_are_not_http_are_transient() {
 
 #[test]
 fn a_refused_connection_and_a_wrong_protocol_are_transient() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    // Bound and not listening: nobody else gets the port meanwhile.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    bound.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let closed = bound.local_addr().expect("bound").as_socket().expect("an address");
     let server = HttpServer::start(Reply::Close);
     for url in [format!("http://{closed}/S3CR3T"), format!("https://{}/S3CR3T", server.address)] {
         let kind = MessagingKind::SlackWebhook { webhook_url: Secret::new(url) };
