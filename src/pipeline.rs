@@ -7,6 +7,9 @@
 //! tasks go out and is the batch acked. If a write fails, nothing is acked, no task is made, and the sender's next
 //! try may write a line that had already been written by the failed one.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,8 +19,8 @@ use crate::listener::{BadFrame, Source};
 use crate::log_file::{LogFile, LogTarget, Quarantine, Stdout};
 use crate::metrics::{self, Counter, Registry};
 use crate::record::{DecodeError, DecodeScratch, Decoder};
-use crate::rule_group::RuleGroup;
-use crate::rules::EvalScratch;
+use crate::rule_group::{GroupRule, RuleGroup};
+use crate::rules::{EvalScratch, IndexScratch, RULES_MIN, Rule, RuleIndex};
 use crate::side_effect::Task;
 use crate::ticket::Ticket;
 
@@ -26,6 +29,7 @@ use crate::ticket::Ticket;
 pub struct Worker {
     decode: DecodeScratch,
     eval: EvalScratch,
+    index: IndexScratch,
     hits: Vec<Hit>,
     bad: Vec<(usize, DecodeError)>,
 }
@@ -126,6 +130,8 @@ impl Outcomes {
 pub struct Pipeline {
     decoder: Decoder,
     groups: Vec<RuleGroup>,
+    /// `None`: so few rules that all of them are evaluated.
+    index: Option<RuleIndex>,
     /// Number of the group that takes what no group matched.
     fallback: Option<usize>,
     targets: Vec<Target>,
@@ -152,7 +158,8 @@ impl Pipeline {
         });
         let outcomes = Outcomes::new(registry);
         let targets = targets(&groups, registry)?;
-        Ok(Pipeline { decoder, groups, fallback, targets, quarantine, received, outcomes })
+        let index = index(&groups);
+        Ok(Pipeline { decoder, groups, index, fallback, targets, quarantine, received, outcomes })
     }
 
     /// The rule groups in the order of the configuration.
@@ -235,11 +242,18 @@ impl Pipeline {
                 }
             };
             let before = worker.hits.len();
+            let candidates = self.index.as_ref().map(|index| index.candidates(&record, &mut worker.index));
             for (group, rules) in self.groups.iter().enumerate() {
                 if self.is_pure_fallback(group) {
                     continue;
                 }
-                if rules.matches(&record, &mut worker.eval) {
+                let matched = match &candidates {
+                    Some(candidates) if !rules.rules.is_empty() => {
+                        rules.first_match(candidates.of_group(group), &record, &mut worker.eval).is_some()
+                    }
+                    _ => rules.matches(&record, &mut worker.eval),
+                };
+                if matched {
                     worker.hits.push(Hit { frame, group, by_rules: true });
                 }
             }
@@ -362,6 +376,13 @@ impl Pipeline {
         counters.frames.inc();
         counters.bytes.add(bytes);
     }
+}
+
+/// An index over the rules of all groups, unless they are few.
+fn index(groups: &[RuleGroup]) -> Option<RuleIndex> {
+    let rules: Vec<Vec<&Rule>> =
+        groups.iter().map(|group| group.rules.iter().map(GroupRule::rule).collect()).collect();
+    (rules.iter().map(Vec::len).sum::<usize>() >= RULES_MIN).then(|| RuleIndex::build(&rules))
 }
 
 /// The distinct files of the groups, each with who writes to it.

@@ -54,14 +54,24 @@ impl RuleGroup {
         if self.rules.is_empty() {
             return true;
         }
-        for (i, rule) in self.rules.iter().enumerate() {
-            match rule.rule.matches(record, scratch) {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(error) => self.count_error(i, rule, error.kind.as_str()),
-            }
-        }
-        false
+        self.first_match(0..self.rules.len(), record, scratch).is_some()
+    }
+
+    /// The number of the first rule among `candidates` that yields true. A run-time error is no match for that rule, as in
+    /// [`RuleGroup::matches`]. `candidates` are numbers of rules, evaluated in their order until one matches.
+    pub fn first_match(
+        &self,
+        candidates: impl IntoIterator<Item = usize>,
+        record: &Record<'_>,
+        scratch: &mut EvalScratch,
+    ) -> Option<usize> {
+        candidates.into_iter().find(|number| {
+            let Some(rule) = self.rules.get(*number) else { return false };
+            rule.rule.matches(record, scratch).unwrap_or_else(|error| {
+                self.count_error(*number, rule, error.kind.as_str());
+                false
+            })
+        })
     }
 
     /// Only the kind of the error is said: its message may hold values of the record.

@@ -21,6 +21,26 @@ pub(crate) struct Cond {
 pub(crate) struct FieldRead {
     pub(crate) slot: SlotId,
     pub(crate) span: Span,
+    /// So many records have each of its values that it is a poor key to look rules up by.
+    pub(crate) few_values: bool,
+}
+
+/// Fields with a handful of values, as paths of JSON keys.
+const FEW_VALUES: [&[&str]; 6] = [
+    &["type"],
+    &["request", "operation"],
+    &["request", "mount_type"],
+    &["request", "mount_class"],
+    &["auth", "token_type"],
+    &["response", "mount_type"],
+];
+
+impl FieldRead {
+    /// Reads the field at a path of JSON keys.
+    pub(crate) fn new(slot: SlotId, path: &[Box<str>], span: Span) -> FieldRead {
+        let is_path = |few: &&[&str]| few.iter().copied().eq(path.iter().map(|key| &**key));
+        FieldRead { slot, span, few_values: FEW_VALUES.iter().any(is_path) }
+    }
 }
 
 #[derive(Debug)]

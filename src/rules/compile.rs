@@ -97,7 +97,7 @@ impl Lowering<'_, '_> {
     }
 
     fn read(&mut self, path: &Path, node: &Node) -> FieldRead {
-        FieldRead { slot: self.slot(path), span: node.span }
+        FieldRead::new(self.slot(path), &path.keys, node.span)
     }
 
     fn ex(&mut self, node: &Node) -> Lowered<Ex> {
@@ -303,7 +303,7 @@ impl Lowering<'_, '_> {
         let ExKind::Field(slot, Ty::Array(super::types::Slice::Str, _)) = looped.collection.kind else {
             return Ok(CondKind::Loop(Box::new(looped)));
         };
-        let field = FieldRead { slot, span: looped.collection.span };
+        let field = FieldRead { slot, span: looped.collection.span, few_values: false };
         match looped.body {
             Body::Cond(Cond { kind: CondKind::Text(item, test), .. })
                 if matches!(item.kind, ExKind::Item) =>

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Pure: no I/O, no clock, no threads. A rule compiles once; evaluating it on a record costs no allocation once the
-//! scratch is warm, and is bounded in steps, elements and bytes by [`Limits`].
+//! scratch is warm, and is bounded in steps, elements and bytes by [`Limits`]. Of many rules a [`RuleIndex`] finds those that
+//! can be true of a record.
 //!
 //! Where this differs from the Go library on purpose:
 //!
@@ -37,6 +38,7 @@ mod fold;
 mod go_layout;
 pub mod go_regex;
 mod go_time;
+mod index;
 mod lexer;
 mod loops;
 mod members;
@@ -61,6 +63,7 @@ pub use env::{Constant, Environment};
 pub use error::{EvalError, EvalErrorKind, RuleError};
 use eval::{Scope, Vm};
 pub use explain::{Explanation, Outcome};
+pub use index::{Candidates, IndexScratch, RULES_MIN, RuleIndex};
 pub use types::StructDef;
 use value::{Fault, Value};
 
