@@ -28,6 +28,9 @@ use witness::{Need, Part, Subject, Test, Witness};
 /// Below this number of rules, looking at each of them is as fast.
 pub const RULES_MIN: usize = 16;
 
+/// Bytes of a text that a scratch keeps room for.
+const TEXT_BYTES_KEPT: usize = 64 * 1024;
+
 /// The rules that can be true of a record, by what the record holds. Immutable; any number of threads may use it.
 #[derive(Debug)]
 pub struct RuleIndex {
@@ -200,6 +203,7 @@ impl Table {
             // Other letters have rules of their own, which only the rule itself knows.
             (Part::Lower | Part::Upper, Slot::Str(value)) if value.is_ascii() => {
                 text.folded.clear();
+                text.folded.shrink_to(TEXT_BYTES_KEPT);
                 text.folded.extend_from_slice(value.as_bytes());
                 match self.subject.part {
                     Part::Lower => text.folded.make_ascii_lowercase(),
@@ -218,6 +222,7 @@ impl Table {
             json::Node::Str(item) if !item.is_escaped() => self.find(item.raw(), found, &mut text.reversed),
             json::Node::Str(item) => {
                 text.unescaped.clear();
+                text.unescaped.shrink_to(TEXT_BYTES_KEPT);
                 item.unescape_into(&mut text.unescaped);
                 self.find(text.unescaped.as_bytes(), found, &mut text.reversed)
             }
@@ -230,7 +235,7 @@ impl Table {
         self.beginnings.find(text, found);
         if !self.ends.is_empty() {
             reversed.clear();
-            reversed.extend(text.iter().rev());
+            reversed.extend(text.iter().rev().take(self.ends.longest_bytes()));
             self.ends.find(reversed, found);
         }
         self.anywhere.as_ref().is_none_or(|anywhere| anywhere.find(text, found))

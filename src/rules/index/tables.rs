@@ -69,6 +69,7 @@ pub(super) struct Beginnings {
     arena: Vec<u8>,
     entries: Vec<Entry>,
     postings: Postings,
+    longest_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,13 @@ impl Beginnings {
         sorted.extend(equals.into_iter().map(|(text, rules)| (text, false, rules)));
         sorted.extend(starts.into_iter().map(|(text, rules)| (text, true, rules)));
         sorted.sort();
-        let mut this = Beginnings { arena: Vec::new(), entries: Vec::new(), postings: Postings::default() };
+        let longest_bytes = sorted.iter().map(|(text, ..)| text.len()).max().unwrap_or(0);
+        let mut this = Beginnings {
+            arena: Vec::new(),
+            entries: Vec::new(),
+            postings: Postings::default(),
+            longest_bytes,
+        };
         // Entries that the last one begins with, itself included.
         let mut open: Vec<u32> = Vec::new();
         for (text, starts, rules) in sorted {
@@ -115,6 +122,11 @@ impl Beginnings {
 
     fn text(&self, entry: &Entry) -> &[u8] {
         self.arena.get(entry.text.start as usize..entry.text.end as usize).unwrap_or_default()
+    }
+
+    /// Bytes of the longest text here: what comes behind in a text that is looked up matters only to whole texts.
+    pub(super) fn longest_bytes(&self) -> usize {
+        self.longest_bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
