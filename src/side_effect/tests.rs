@@ -18,7 +18,7 @@ use crate::sink::DeliveryError;
 use crate::ticket::Ticket;
 
 /// How long a test waits for something that must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a scripted sink does with an attempt.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{clock, threads};
 
 /// How long a test waits for something that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One request as received.
 #[derive(Debug, Clone)]
