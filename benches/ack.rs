@@ -1,6 +1,7 @@
 //! What the real program adds to an HTTP ack: ten typical rules, real audit entries of 1.6 KB, against the floor (a
 //! thread per connection that answers 204 and does nothing else) in the same run, in turns.
 //!
+//! - `mixed`: all records of a captured trail in turn, as a server sees them; about one in six matches and is written.
 //! - `unmatched`: decoded, ten rules, nothing written; what most records are.
 //! - `matched`: the same and one line appended to the group's log file.
 //! - `sinks hung`: the same as matched, while the group's webhook accepts connections and never answers.
@@ -31,6 +32,11 @@ use support::load::{Outcome, closed_loop, open_loop};
 use testing::TempDir;
 
 const RECORDS: &str = include_str!("../tests/data/records/openbao-2.7.2.jsonl");
+/// Name, address and the requests that it is sent.
+type Server<'a> = (&'static str, SocketAddr, &'a [Vec<u8>]);
+const SERVERS: usize = 6;
+const MATCHED: usize = 3;
+const SINKS_HUNG: usize = 5;
 const CONNECTIONS: usize = 8;
 const OPEN_LOOP_PER_SECOND: u32 = 1000;
 
@@ -75,20 +81,26 @@ fn main() {
     let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
     let plain = Daemon::start(&dir.join("plain"), None);
     let with_hung_sink = Daemon::start(&dir.join("hung"), Some(hung.local_addr().expect("its address")));
-    let servers: [(&str, SocketAddr, &str); 5] = [
-        ("floor", floor.address(), record(false)),
-        ("unmatched", plain.http(), record(false)),
-        ("matched", plain.http(), record(true)),
-        ("floor again", floor.address(), record(true)),
-        ("sinks hung", with_hung_sink.http(), record(true)),
+    let requests = |records: &[&str]| -> Vec<Vec<u8>> {
+        records.iter().map(|r| support::request(r.as_bytes())).collect()
+    };
+    let mixed = requests(&RECORDS.lines().collect::<Vec<_>>());
+    let (unmatched, matched) = (requests(&[record(false)]), requests(&[record(true)]));
+    let servers: [Server<'_>; SERVERS] = [
+        ("floor", floor.address(), &mixed),
+        ("mixed", plain.http(), &mixed),
+        ("unmatched", plain.http(), &unmatched),
+        ("matched", plain.http(), &matched),
+        ("floor again", floor.address(), &mixed),
+        ("sinks hung", with_hung_sink.http(), &matched),
     ];
     for (kind, run) in [("open loop", open as Run), ("closed loop", closed as Run)] {
         let mut rounds: Vec<Vec<Outcome>> = vec![Vec::new(); servers.len()];
         for round in 0..options.rounds {
             for i in 0..servers.len() {
                 let at = (i + round) % servers.len();
-                let (name, to, record) = servers[at];
-                let outcome = run(to, &support::request(record.as_bytes()), options.duration);
+                let (name, to, requests) = servers[at];
+                let outcome = run(to, requests, options.duration);
                 assert_eq!(outcome.errors, 0, "{name} answered something else than 204");
                 assert_eq!(outcome.unanswered, 0, "{name} left a connection unanswered");
                 rounds[at].push(outcome);
@@ -100,14 +112,14 @@ fn main() {
 
 /// A figure of a run.
 type Figure = fn(&Outcome) -> f64;
-type Run = fn(SocketAddr, &[u8], Duration) -> Outcome;
+type Run = fn(SocketAddr, &[Vec<u8>], Duration) -> Outcome;
 
-fn open(to: SocketAddr, request: &[u8], duration: Duration) -> Outcome {
-    open_loop(to, CONNECTIONS, OPEN_LOOP_PER_SECOND, request, duration).expect("the open loop")
+fn open(to: SocketAddr, requests: &[Vec<u8>], duration: Duration) -> Outcome {
+    open_loop(to, CONNECTIONS, OPEN_LOOP_PER_SECOND, requests, duration).expect("the open loop")
 }
 
-fn closed(to: SocketAddr, request: &[u8], duration: Duration) -> Outcome {
-    closed_loop(to, CONNECTIONS, request, duration).expect("the closed loop")
+fn closed(to: SocketAddr, requests: &[Vec<u8>], duration: Duration) -> Outcome {
+    closed_loop(to, CONNECTIONS, requests, duration).expect("the closed loop")
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -116,7 +128,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Medians over the rounds, and the medians of the ratios round by round: to the floor, and of the hung sinks to none.
-fn report(kind: &str, servers: &[(&str, SocketAddr, &str)], rounds: &[Vec<Outcome>]) {
+fn report(kind: &str, servers: &[Server<'_>], rounds: &[Vec<Outcome>]) {
     println!("{kind}, {CONNECTIONS} connections:");
     let figures: [(&str, Figure); 4] = [
         ("per second", Outcome::per_second),
@@ -124,8 +136,9 @@ fn report(kind: &str, servers: &[(&str, SocketAddr, &str)], rounds: &[Vec<Outcom
         ("p99 us", |o| o.percentile_us(99.0)),
         ("max us", |o| o.percentile_us(100.0)),
     ];
-    for (i, (name, _, record)) in servers.iter().enumerate() {
-        print!("  {name:<12} {:>5} B", record.len());
+    for (i, (name, _, requests)) in servers.iter().enumerate() {
+        let bytes: usize = requests.iter().map(Vec::len).sum();
+        print!("  {name:<12} {:>5} B", bytes / requests.len());
         for (label, figure) in figures {
             let own = median(rounds[i].iter().map(figure).collect());
             let ratio = median(
@@ -135,7 +148,7 @@ fn report(kind: &str, servers: &[(&str, SocketAddr, &str)], rounds: &[Vec<Outcom
         }
         println!();
     }
-    let (matched, hung) = (&rounds[2], &rounds[4]);
+    let (matched, hung) = (&rounds[MATCHED], &rounds[SINKS_HUNG]);
     for (label, figure) in figures {
         let ratio = median(hung.iter().zip(matched).map(|(h, m)| figure(h) / figure(m)).collect());
         println!("  sinks hung / no sinks, {label}: {ratio:.2}x");

@@ -52,22 +52,25 @@ fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// `connections` connections, each with one request in flight, for `duration`; all on the calling thread.
+/// `connections` connections, each with one request in flight, for `duration`; all on the calling thread. The requests are sent in
+/// turn, over and over.
 pub fn closed_loop(
     to: SocketAddr,
     connections: usize,
-    request: &[u8],
+    requests: &[Vec<u8>],
     duration: Duration,
 ) -> std::io::Result<Outcome> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let start = clock::now();
+    let mut requests = requests.iter().cycle();
+    let mut next = || requests.next().map_or(&[][..], Vec::as_slice);
     let mut flows = Vec::new();
     for index in 0..connections {
         let mut stream = connect(to)?;
         epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
         stream.set_nonblocking(true)?;
         let sent_at = clock::now();
-        stream.write_all(request)?;
+        stream.write_all(next())?;
         flows.push(Flow { stream, sent_at, answered_at: start });
     }
     let mut outcome = Outcome::default();
@@ -96,7 +99,7 @@ pub fn closed_loop(
             outcome.latencies_ns.push((answered_at - flow.sent_at).as_nanos() as u64);
             flow.answered_at = answered_at;
             flow.sent_at = answered_at;
-            if flow.stream.write_all(request).is_err() {
+            if flow.stream.write_all(next()).is_err() {
                 outcome.errors += 1;
                 epoll.delete(&flow.stream)?;
             }
@@ -122,12 +125,13 @@ pub fn closed_loop(
     Ok(outcome)
 }
 
-/// `connections` connections that together send `per_second` requests, evenly spread; a thread for each connection.
+/// `connections` connections that together send `per_second` requests, evenly spread; a thread for each connection. The
+/// requests are sent in turn, over and over.
 pub fn open_loop(
     to: SocketAddr,
     connections: usize,
     per_second: u32,
-    request: &[u8],
+    requests: &[Vec<u8>],
     duration: Duration,
 ) -> std::io::Result<Outcome> {
     let step = Duration::from_secs(1) / per_second;
@@ -139,11 +143,12 @@ pub fn open_loop(
             .enumerate()
             .map(|(n, stream)| {
                 scope.spawn(move || {
+                    let own = requests.iter().cycle().skip(n).step_by(connections);
                     one_flow(
                         stream,
                         start + step * n as u32,
                         step * connections as u32,
-                        request,
+                        own,
                         start + duration,
                     )
                 })
@@ -162,14 +167,22 @@ pub fn open_loop(
     Ok(outcome)
 }
 
-fn one_flow(mut stream: TcpStream, first: Instant, step: Duration, request: &[u8], end: Instant) -> Outcome {
+fn one_flow<'a>(
+    mut stream: TcpStream,
+    first: Instant,
+    step: Duration,
+    mut requests: impl Iterator<Item = &'a Vec<u8>>,
+    end: Instant,
+) -> Outcome {
     let mut outcome = Outcome::default();
     let mut answer = [0; 4096];
     let mut due = first;
     let run = end.saturating_duration_since(first);
     // A server that leaves a connection unanswered must not hold the run up for ever.
     let _ = stream.set_read_timeout(Some(run + ANSWER_WAIT_MAX));
-    while due < end {
+    while due < end
+        && let Some(request) = requests.next()
+    {
         std::thread::sleep(due.saturating_duration_since(clock::now()));
         let answered = stream.write_all(request).and_then(|()| stream.read(&mut answer));
         match answered {

@@ -8,6 +8,7 @@
 //! `accepted = delivered + dropped + failed + queued + waiting + in flight` ([`Counts::add_up`]).
 
 mod digest;
+mod ledger;
 mod meters;
 pub mod pace;
 mod queue;
@@ -26,8 +27,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+pub use ledger::{Done, Ledger, Refused, SinkNumber};
 pub use queue::{Counts, QUEUE_BYTES_MAX, SinkQueue, WAITING_ROOM_TASKS_MAX};
-pub use task::{DropReason, End, Ledger, Submitted, Task, TaskId};
+pub use task::{DropReason, End, Submitted, Task, TaskId};
 
 use crate::config::EnqueueMode;
 use crate::metrics::Registry;
@@ -97,13 +99,14 @@ impl SideEffects {
         let kick = (settings.enqueue_mode == EnqueueMode::Wait && !specs.is_empty()).then(timer::channel);
         let mut destinations: HashMap<String, Arc<Destination>> = HashMap::new();
         let mut queues = Vec::new();
-        for spec in specs {
+        for (number, spec) in specs.into_iter().enumerate() {
             let destination = destinations
                 .entry(spec.destination)
                 .and_modify(|d| d.shared_with(spec.rate_per_s))
                 .or_insert_with(|| Arc::new(Destination::new(spec.rate_per_s)));
             let digest = spec.digest.filter(|(window, _)| !window.is_zero());
             let parts = Parts {
+                number: SinkNumber(number),
                 name: format!("{}/{}", spec.group, spec.sink.name()),
                 group: spec.group,
                 sink: spec.sink,

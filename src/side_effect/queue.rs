@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use super::digest::Digest;
+use super::ledger::{Ledger, SinkNumber};
 use super::meters::Meters;
 use super::pace::Destination;
 use super::retry::Policy;
-use super::task::{DropReason, End, Ledger, Submitted, Task};
+use super::task::{DropReason, End, Submitted, Task};
 use super::worker::Gate;
 use crate::config::EnqueueMode;
 use crate::sink::Sink;
@@ -49,6 +50,7 @@ struct Waiting {
 
 /// What a sink's queue and workers share.
 pub(super) struct Shared {
+    pub(super) number: SinkNumber,
     pub(super) name: String,
     pub(super) group: Arc<str>,
     pub(super) sink: Arc<dyn Sink>,
@@ -75,6 +77,7 @@ pub(super) struct Shared {
 
 /// What a sink is built from.
 pub(super) struct Parts {
+    pub(super) number: SinkNumber,
     pub(super) name: String,
     pub(super) group: Arc<str>,
     pub(super) sink: Arc<dyn Sink>,
@@ -118,6 +121,7 @@ impl Shared {
         let (tx, rx) = bounded(capacity);
         let shared = Arc::new(Shared {
             meters: Meters::new(registry, &parts.name, capacity),
+            number: parts.number,
             name: parts.name,
             group: parts.group,
             sink: parts.sink,
@@ -287,7 +291,7 @@ impl Shared {
     pub(super) fn ended(&self, job: &Job, end: &End<'_>) {
         self.bytes.fetch_sub(job.task.record.len(), Ordering::SeqCst);
         if let Some(ledger) = &self.ledger {
-            ledger.ended(&self.name, &job.task, end);
+            ledger.ended(self.number, &job.task, end);
         }
     }
 

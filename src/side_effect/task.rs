@@ -54,13 +54,24 @@ pub struct Task {
     pub attempts_made: u32,
     /// The task's own limit of attempts, fixed at acceptance; `None`: the sink's.
     pub attempts_max: Option<u32>,
+    /// When it is given up, fixed at acceptance; `None`: the sink's age limit counts.
+    pub expires_at: Option<SystemTime>,
 }
 
 impl Task {
     /// A new task with a fresh id, accepted at `accepted_at`.
     pub fn new(group: Arc<str>, record: Arc<[u8]>, source: &'static str, accepted_at: SystemTime) -> Self {
         let id = TaskId::new(accepted_at, fastrand::u128(..));
-        Task { id, group, record, source, accepted_at, attempts_made: 0, attempts_max: None }
+        Task {
+            id,
+            group,
+            record,
+            source,
+            accepted_at,
+            attempts_made: 0,
+            attempts_max: None,
+            expires_at: None,
+        }
     }
 }
 
@@ -128,19 +139,4 @@ pub enum End<'a> {
     },
     /// Lost.
     Dropped(DropReason),
-}
-
-/// Who keeps account of tasks beyond this process: the seam to a durable store.
-///
-/// Workers call it around every attempt; without a store there is none.
-pub trait Ledger: Send + Sync {
-    /// Attempt number `attempt` (from 1) of `task` is about to be sent to `sink`. Returns when that is remembered; may block
-    /// for a disk. On an error nothing is sent: the task waits for another reservation, and no attempt is counted.
-    ///
-    /// # Errors
-    /// The store's.
-    fn reserve(&self, sink: &str, task: &Task, attempt: u32) -> std::io::Result<()>;
-
-    /// `task` has ended for `sink`. Called exactly once for every task that was submitted.
-    fn ended(&self, sink: &str, task: &Task, end: &End<'_>);
 }

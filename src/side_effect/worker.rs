@@ -194,7 +194,7 @@ impl Shared {
     fn attempt(&self, mut job: Job, probe: bool) {
         job.attempts = job.attempts.saturating_add(1);
         if let Some(ledger) = &self.ledger
-            && let Err(e) = ledger.reserve(&self.name, &job.task, job.attempts)
+            && let Err(e) = ledger.reserve(self.number, &job.task, job.attempts)
         {
             let say = self.gate.lock().reserve_line.allows(clock::now());
             if say {

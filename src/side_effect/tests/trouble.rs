@@ -245,26 +245,62 @@ struct TestLedger {
     log: Mutex<Vec<String>>,
 }
 
+impl TestLedger {
+    fn note(&self, sink: SinkNumber, task: &Task, what: &str) {
+        self.log.lock().push(format!("{} {} {what}", sink.0, task.id.bits() & 0xff));
+    }
+}
+
 impl Ledger for TestLedger {
-    fn reserve(&self, sink: &str, task: &Task, attempt: u32) -> io::Result<()> {
+    fn accept(&self, _: &[(SinkNumber, Task)], done: Done) {
+        done(Err(Refused::Closed));
+    }
+
+    fn accepting(&self) -> Result<(), Refused> {
+        Err(Refused::Closed)
+    }
+
+    fn commit(&self) {}
+
+    fn nudge(&self) {}
+
+    fn on_pending(&self, _: Box<dyn Fn(SinkNumber) + Send + Sync>) {}
+
+    fn take(&self, _: SinkNumber) -> Option<Task> {
+        None
+    }
+
+    fn pending(&self, _: SinkNumber) -> usize {
+        0
+    }
+
+    fn reserve(&self, sink: SinkNumber, task: &Task, attempt: u32) -> io::Result<()> {
         let mut refuse = self.refuse.lock();
         if *refuse > 0 {
             *refuse -= 1;
             return Err(io::Error::other("the disk is full"));
         }
-        self.log.lock().push(format!("{sink} {} reserve {attempt}", task.id.bits() & 0xff));
+        self.note(sink, task, &format!("reserve {attempt}"));
         Ok(())
     }
 
-    fn ended(&self, sink: &str, task: &Task, end: &End<'_>) {
+    fn failed(&self, sink: SinkNumber, task: &Task, attempt: u32, _: SystemTime, _: &DeliveryError) {
+        self.note(sink, task, &format!("failed {attempt}"));
+    }
+
+    fn ended(&self, sink: SinkNumber, task: &Task, end: &End<'_>) {
         let end = match end {
             End::Delivered => "delivered".to_owned(),
             End::Failed { attempts, reason, error } => {
-                format!("failed {attempts} {} {error}", reason.label())
+                format!("given up {attempts} {} {error}", reason.label())
             }
             End::Dropped(reason) => format!("dropped {}", reason.label()),
         };
-        self.log.lock().push(format!("{sink} {} {end}", task.id.bits() & 0xff));
+        self.note(sink, task, &end);
+    }
+
+    fn returned(&self, sink: SinkNumber, task: &Task) {
+        self.note(sink, task, "returned");
     }
 }
 
@@ -289,12 +325,12 @@ fn a_ledger_sees_every_attempt_before_it_is_made_and_every_end() {
     assert_eq!(
         *ledger.log.lock(),
         [
-            "g/test 1 reserve 1",
-            "g/test 1 reserve 2",
-            "g/test 1 delivered",
-            "g/test 2 reserve 6",
-            "g/test 2 failed 6 permanent scripted",
-            "g/test 3 dropped shutdown",
+            "0 1 reserve 1",
+            "0 1 reserve 2",
+            "0 1 delivered",
+            "0 2 reserve 6",
+            "0 2 given up 6 permanent scripted",
+            "0 3 dropped shutdown",
         ]
     );
     assert_eq!(sink.attempts().len(), 3, "nothing was sent without a reservation");
