@@ -120,12 +120,14 @@ impl Shared {
             Admission::Probe => true,
             Admission::Wait(at) => return Next::Hold(sooner(at)),
         };
-        let fresh = !self.is_empty() && gate.deferred.len() < DEFERRED_TASKS_MAX;
+        // Looked at once: a task that comes from here on makes the channel ready, and an idle worker waits for that.
+        let empty = self.is_empty();
+        let fresh = !empty && gate.deferred.len() < DEFERRED_TASKS_MAX;
         let due = gate.due(now);
         // The last message of a drain tells what was dropped, without waiting for the window to end.
         let digest_now = digest_due.is_some_and(|at| at <= now || (draining.is_some() && self.is_empty()));
         if !fresh && due.is_none() && !digest_now {
-            return if self.is_empty() {
+            return if empty {
                 Next::Idle(sooner(gate.next_due_at().into_iter().chain(digest_due).min()))
             } else {
                 Next::Hold(sooner(gate.next_due_at()))

@@ -240,6 +240,26 @@ fn a_drain_ends_at_its_deadline_and_counts_what_is_left() {
 }
 
 #[test]
+fn a_task_that_comes_while_an_idle_worker_looks_is_not_left_lying() {
+    // The moment between two looks at the queue is short, hence many tasks, each sent as soon as the worker has ended the one before.
+    let sink = TestSink::doing(vec![], Act::Take);
+    let (effects, _) = start(
+        &config::SideEffects { workers: 1, queue_size: 4, ..settings() },
+        vec![spec(Arc::clone(&sink))],
+    );
+    let queue = Arc::clone(&effects.queues()[0]);
+    let until = soon();
+    for n in 0..20_000 {
+        assert_eq!(submit(&queue, task_of(n)), Submitted::Queued);
+        while queue.shared.meters.delivered.get() <= n as u64 {
+            assert!(clock::now() < until, "task {n} is left lying");
+            std::hint::spin_loop();
+        }
+    }
+    assert_eq!(effects.drain(until), Drained::default());
+}
+
+#[test]
 fn many_threads_one_account() {
     for mode in [EnqueueMode::Drop, EnqueueMode::Wait] {
         let sink = TestSink::doing(vec![], Act::Take);
