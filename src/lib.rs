@@ -15,7 +15,7 @@
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
 //!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
-//!    cli: serve | check | match | setup            config ──▶ server (composition root, owns threads and shutdown)
+//!    cli: serve | check | match | setup | bench    config ──▶ server (composition root, owns threads and shutdown)
 //! ```
 //!
 //! # Reading order
@@ -48,6 +48,7 @@ pub mod config;
 pub mod diagnostics;
 pub mod framing;
 pub mod listener;
+pub mod load;
 pub mod log_file;
 pub mod metrics;
 pub mod pipeline;

@@ -1,6 +1,7 @@
 //! The command line: arguments into a command, its result into an exit code. Nothing below this module ends the process
 //! or writes to the terminal by itself.
 
+mod bench;
 mod check;
 mod completions;
 mod io;
@@ -74,6 +75,9 @@ enum Command {
     /// Enable the audit device in Vault or OpenBao, or print its stanza
     #[command(after_help = setup::EXAMPLES)]
     Setup(Box<setup::Arguments>),
+    /// Send records at a rate; report throughput, latency and losses
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Box<bench::Arguments>),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions {
@@ -231,6 +235,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Check => check::run(&overrides, io),
         Command::Match(arguments) => matching::run(&arguments, &overrides, io),
         Command::Setup(arguments) => setup::run(&arguments, &overrides, io),
+        Command::Bench(arguments) => bench::run(&arguments, io),
         Command::Completions { shell } => completions::run(shell, io),
     }
 }

@@ -192,6 +192,11 @@ impl Daemon {
         self.plan.audit
     }
 
+    /// Port of the admin listener.
+    pub fn admin_port(&self) -> u16 {
+        self.plan.admin
+    }
+
     /// A path in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.plan.path(name)

@@ -5,6 +5,7 @@
     reason = "one program, nothing to reach from outside; tests read whole answers, start plain threads and look at the clock"
 )]
 
+mod bench;
 mod commands;
 mod docs;
 mod harness;
