@@ -188,7 +188,7 @@ impl Run {
         self.flows.iter().all(JoinHandle::is_finished)
     }
 
-    /// Ends the run early: what is under way is finished within [`STOP_PATIENCE`].
+    /// Ends the run early: what is under way is finished within a second or given up.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

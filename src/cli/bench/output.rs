@@ -126,11 +126,14 @@ fn head(report: &Report) -> String {
         0 => "as fast as it goes".to_owned(),
         rate => format!("{}/s", grouped(rate)),
     };
-    let records = grouped(source.records as u64);
-    let from = source.file.as_ref().map_or("built-in".to_owned(), |file| format!("from {file}"));
+    let number = grouped(source.records as u64);
+    let records = match &source.file {
+        None => format!("{number} built-in records"),
+        Some(file) => format!("{number} records from {file}"),
+    };
     let mean = grouped((source.bytes / (source.records + source.too_long).max(1)) as u64);
     format!(
-        "{} {}: {rate} for {} s over {} connection{}; {records} records {from}, {mean} bytes each in the mean\n",
+        "{} {}: {rate} for {} s over {} connection{}; {records}, {mean} bytes each in the mean\n",
         asked.kind,
         asked.address,
         asked.duration.as_secs_f64(),
