@@ -55,7 +55,7 @@ impl Service for Handler {
         LineReply::Continue
     }
 
-    fn datagram(&self, _: &[u8], _: &mut ()) {}
+    fn datagrams(&self, _: &[&[u8]], _: &mut ()) {}
 
     fn bad_frame(&self, _: Source, _: BadFrame<'_>, _: &mut ()) {}
 }
@@ -153,8 +153,8 @@ impl Load {
 
     fn run(self, to: SocketAddr, request: &[u8], duration: Duration) -> Outcome {
         match self {
-            Load::Closed(connections) => closed_loop(to, connections, request, duration),
-            Load::Open(connections, rate) => open_loop(to, connections, rate, request, duration),
+            Load::Closed(connections) => closed_loop(to, connections, &[request.to_vec()], duration),
+            Load::Open(connections, rate) => open_loop(to, connections, rate, &[request.to_vec()], duration),
         }
         .expect("the load generator can connect")
     }

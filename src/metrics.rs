@@ -69,6 +69,8 @@ families! {
     SERVICE_PANICS = Counter "service_panics_total" ["listener"] "Requests, lines and datagrams whose handling panicked; the thread went on.";
     BUFFERED_BYTES = Gauge "buffered_bytes" [] "Bytes of unfinished requests, lines and replies held for all connections.";
     UDP_KERNEL_DROPS = Counter "udp_kernel_drops_total" [] "Datagrams that the kernel dropped because the socket's receive buffer was full.";
+    UDP_RING_BYTES = Gauge "udp_ring_bytes" [] "Bytes of received datagrams that wait to be evaluated.";
+    UDP_RING_FULL = Counter "udp_ring_full_total" [] "Times that receiving datagrams was held up because as many as may be were waiting to be evaluated.";
     BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the version is the label.";
     START_TIME = Gauge "start_time_seconds" [] "Start of the process, seconds since the epoch.";
 }

@@ -126,7 +126,8 @@ impl Server {
     /// Handles signals and feeds systemd's watchdog, as long as every listener thread shows signs of life, until it is
     /// time to stop.
     fn supervise(&self, signals: &Signals) {
-        let threads = self.pool.heartbeats().into_iter().chain(self.udp.as_ref().map(UdpListener::heartbeat));
+        let udp = self.udp.iter().flat_map(UdpListener::heartbeats);
+        let threads = self.pool.heartbeats().into_iter().chain(udp);
         let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
         loop {
             match signals.wait(watchdog.nap()) {

@@ -211,10 +211,12 @@ impl Service for Gateway {
         if parked { LineReply::Parked } else { LineReply::Continue }
     }
 
-    fn datagram(&self, frame: &[u8], worker: &mut Worker) {
+    fn datagrams(&self, frames: &[&[u8]], worker: &mut Worker) {
         // Nobody waits for a datagram: its tasks may wait for room without holding anything back.
         let mut ticket = || Ticket::new(|| {});
-        let _ = self.pipeline.handle(Source::Udp, &[frame.trim_ascii()], worker, &mut ticket);
+        for frame in frames {
+            let _ = self.pipeline.handle(Source::Udp, &[frame.trim_ascii()], worker, &mut ticket);
+        }
     }
 
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {

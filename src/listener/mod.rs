@@ -132,8 +132,8 @@ pub trait Service: Send + Sync + 'static {
     /// One line of a stream, without its newline (a trailing `\r` is still there). Empty lines are not handed over.
     fn line(&self, source: Source, frame: &[u8], worker: &mut Self::Worker, park: &dyn Park) -> LineReply;
 
-    /// One datagram as received.
-    fn datagram(&self, frame: &[u8], worker: &mut Self::Worker);
+    /// Datagrams as received, in the order of arrival.
+    fn datagrams(&self, frames: &[&[u8]], worker: &mut Self::Worker);
 
     /// Something that is no frame.
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, worker: &mut Self::Worker);

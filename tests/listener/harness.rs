@@ -173,14 +173,16 @@ impl Service for Recorder {
         LineReply::Continue
     }
 
-    fn datagram(&self, frame: &[u8], _: &mut Vec<u8>) {
-        if frame == b"panic" {
-            panic!("as asked");
+    fn datagrams(&self, frames: &[&[u8]], _: &mut Vec<u8>) {
+        for frame in frames {
+            if *frame == b"panic" {
+                panic!("as asked");
+            }
+            if *frame == b"gate" {
+                self.gate.pass();
+            }
+            self.note(Seen::Datagram(frame.to_vec()));
         }
-        if frame == b"gate" {
-            self.gate.pass();
-        }
-        self.note(Seen::Datagram(frame.to_vec()));
     }
 
     fn bad_frame(&self, _: Source, bad: BadFrame<'_>, _: &mut Vec<u8>) {
