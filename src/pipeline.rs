@@ -117,7 +117,17 @@ impl Pipeline {
         let outcomes = Arc::new(Outcomes::new(registry, &groups));
         let targets = targets(&groups, registry)?;
         let index = index(&groups);
-        Ok(Pipeline { decoder, groups, index, fallback, targets, quarantine, received, outcomes, store: None })
+        Ok(Pipeline {
+            decoder,
+            groups,
+            index,
+            fallback,
+            targets,
+            quarantine,
+            received,
+            outcomes,
+            store: None,
+        })
     }
 
     /// From now on tasks go to `ledger`, which was opened with the sinks of these groups, and a batch with tasks is acked when they are

@@ -103,7 +103,9 @@ impl Gateway {
         match verdict {
             Verdict::Acked if parked => Reply::Parked,
             Verdict::Acked => Reply::Now(Response::empty(204)),
-            Verdict::Refused => Reply::Now(Response::try_again("the record could not be written; try again\n")),
+            Verdict::Refused => {
+                Reply::Now(Response::try_again("the record could not be written; try again\n"))
+            }
         }
     }
 
@@ -226,3 +228,7 @@ impl Service for Gateway {
         self.pipeline.nudge(worker);
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

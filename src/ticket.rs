@@ -38,7 +38,9 @@ impl Ticket {
     /// A ticket whose `action` (send the parked reply) runs when the last clone is dropped, with how it went. The action must not block.
     pub fn new(action: impl FnOnce(Outcome) + Send + 'static) -> Self {
         let action: Action = Box::new(action);
-        Ticket { inner: Arc::new(Inner { refused: AtomicBool::new(false), action: Mutex::new(Some(action)) }) }
+        Ticket {
+            inner: Arc::new(Inner { refused: AtomicBool::new(false), action: Mutex::new(Some(action)) }),
+        }
     }
 
     /// This piece of work could not be done: the action will be told [`Outcome::Refused`], whatever the others say.
@@ -64,8 +66,8 @@ impl fmt::Debug for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use parking_lot::Mutex;
+    use std::sync::Arc;
 
     use super::{Outcome, Ticket};
 

@@ -102,3 +102,30 @@ impl Drop for Promise {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Registry;
+    use crate::pipeline::outcomes::STORE_BUSY;
+    use crate::side_effect::testing::MemoryLedger;
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded_but_one_batch_may_be_large() {
+        let outcomes = Arc::new(Outcomes::new(&Registry::new(), &[]));
+        let ledger = Arc::new(MemoryLedger::default());
+        let store = Durable::new(Arc::clone(&ledger) as Arc<dyn Ledger>, outcomes);
+        let large = store.room(UNSYNCED_BYTES_MAX + 1).expect("alone");
+        assert_eq!(store.room(1).map(drop), Err(STORE_BUSY));
+        drop(large);
+        let half = store.room(UNSYNCED_BYTES_MAX / 2).expect("room");
+        let other = store.room(UNSYNCED_BYTES_MAX / 2).expect("room");
+        assert_eq!(store.room(1).map(drop), Err(STORE_BUSY));
+        drop((half, other));
+        assert_eq!(store.unsynced_bytes.load(Ordering::Relaxed), 0);
+        for (refused, reason) in [(Refused::Full, 3), (Refused::Broken, 4), (Refused::Closed, 5)] {
+            ledger.refuse(Some(refused));
+            assert_eq!(store.room(1).map(drop), Err(reason));
+        }
+    }
+}

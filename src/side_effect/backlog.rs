@@ -45,8 +45,7 @@ impl Shared {
         }
         let Some(_filling) = self.filling.try_lock() else { return };
         for _ in 0..REFILL_TASKS_MAX {
-            let full =
-                self.rx.len() >= self.capacity || self.bytes.load(Ordering::SeqCst) >= QUEUE_BYTES_MAX;
+            let full = self.rx.len() >= self.capacity || self.bytes.load(Ordering::SeqCst) >= QUEUE_BYTES_MAX;
             if full {
                 return;
             }

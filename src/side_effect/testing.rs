@@ -133,8 +133,7 @@ impl MemoryLedger {
             let mut sinks = Vec::new();
             if !failed {
                 for (sink, task) in batch.iter().flat_map(|(tasks, _)| tasks) {
-                    let entry =
-                        Entry { sink: *sink, task: task.clone(), place: Place::Pending, attempts: 0 };
+                    let entry = Entry { sink: *sink, task: task.clone(), place: Place::Pending, attempts: 0 };
                     if state.entries.insert(task.id, entry).is_some() {
                         state.broken.push(format!("{} accepted twice", task.id));
                     }

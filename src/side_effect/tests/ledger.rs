@@ -81,7 +81,9 @@ fn a_backlog_goes_out_in_order_beside_what_comes_and_memory_holds_a_queue_of_it(
 fn several_workers_and_sinks_deliver_each_task_once() {
     let ledger = Arc::new(MemoryLedger::default());
     let sinks = [TestSink::doing(vec![], Act::Take), TestSink::doing(vec![], Act::Take)];
-    let specs = sinks.iter().map(|sink| spec(Arc::clone(sink))).collect();
+    let of_group =
+        |group: &str, sink: &Arc<TestSink>| SinkSpec { group: group.into(), ..spec(Arc::clone(sink)) };
+    let specs = vec![of_group("g", &sinks[0]), of_group("h", &sinks[1])];
     let (effects, _) = start_with(&durable(4, 3), specs, Some(&ledger));
     let queues: Vec<_> = effects.queues().to_vec();
     std::thread::scope(|scope| {
@@ -186,9 +188,8 @@ fn what_is_too_old_is_given_up_untried_also_while_the_sink_is_down() {
     let policy = Policy { blocked_probe: Duration::from_secs(3600), ..Policy::from_config(&settings) };
     let as_dyn: Arc<dyn Ledger> = Arc::clone(&ledger) as Arc<dyn Ledger>;
     let specs = vec![spec(Arc::clone(&sink))];
-    let effects =
-        SideEffects::start_with_policy(&settings, policy, specs, Some(&as_dyn), &Registry::new())
-            .expect("threads");
+    let effects = SideEffects::start_with_policy(&settings, policy, specs, Some(&as_dyn), &Registry::new())
+        .expect("threads");
     let queue = Arc::clone(&effects.queues()[0]);
     eventually("all are given up", || queue.counts().failed == 4);
     let log = ledger.log();
