@@ -70,6 +70,13 @@ pub struct SinkSpec {
     pub digest: Option<(Duration, Option<String>)>,
 }
 
+impl SinkSpec {
+    /// `GROUP/slack`, `GROUP/forward` and so on: the sink's name in metrics, in diagnostics and in the store.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.group, self.sink.name())
+    }
+}
+
 /// What a drain left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drained {
@@ -119,13 +126,13 @@ impl SideEffects {
         let mut queues = Vec::new();
         for (number, spec) in specs.into_iter().enumerate() {
             let destination = destinations
-                .entry(spec.destination)
+                .entry(spec.destination.clone())
                 .and_modify(|d| d.shared_with(spec.rate_per_s))
                 .or_insert_with(|| Arc::new(Destination::new(spec.rate_per_s)));
             let digest = spec.digest.filter(|(window, _)| !window.is_zero());
             let parts = Parts {
                 number: SinkNumber(number),
-                name: format!("{}/{}", spec.group, spec.sink.name()),
+                name: spec.name(),
                 group: spec.group,
                 sink: spec.sink,
                 destination: Arc::clone(destination),
