@@ -61,6 +61,7 @@ pub mod side_effect;
 pub mod signal;
 pub mod sink;
 pub mod threads;
+pub mod store;
 pub mod ticket;
 pub mod trust;
 pub mod vault;

@@ -1,0 +1,4 @@
+//! The durable store of side effects.
+
+pub mod disk;
+pub mod journal;
