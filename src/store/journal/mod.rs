@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use types::{
-    Class, Damage, DamageKind, Entry, Event, OpenError, Options, Position, Report, SEGMENT_BYTES, Segments, Stats,
-    Watch,
+    Class, Damage, DamageKind, Entry, Event, OpenError, Options, Position, Report, SEGMENT_BYTES, Segments,
+    Stats, Watch,
 };
 
 use super::disk::Disk;
@@ -49,10 +49,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn look(
-        _disk: &dyn Disk,
-        _replay: &mut dyn FnMut(Position, Entry<'_>),
-    ) -> Result<Report, OpenError> {
+    pub fn look(_disk: &dyn Disk, _replay: &mut dyn FnMut(Position, Entry<'_>)) -> Result<Report, OpenError> {
         unimplemented!()
     }
 

@@ -218,7 +218,9 @@ impl fmt::Display for Damage {
                 f,
                 "{file:?}: the file ends at offset {offset} instead of {expected}; what is there was replayed"
             ),
-            DamageKind::Foreign => write!(f, "{file:?}: not a segment of this store (offset {offset}); not read"),
+            DamageKind::Foreign => {
+                write!(f, "{file:?}: not a segment of this store (offset {offset}); not read")
+            }
             DamageKind::Misplaced { number } => write!(
                 f,
                 "{file:?}: the header at offset {offset} is that of segment {number}; not read: give the file its own name back"
