@@ -4,10 +4,10 @@
 //! reader sees apart from what would survive a power loss. Nothing here tries again after an error: what a failed write or sync has
 //! left on the disk is unknown, and the caller has to go on with another file.
 
-mod lock;
-mod real;
 #[cfg(test)]
 pub(crate) mod explore;
+mod lock;
+mod real;
 #[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]
