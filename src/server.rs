@@ -97,7 +97,8 @@ impl Server {
             .map_err(runtime("cannot start the side-effect workers"))?;
         let groups = build_groups(config, compiled.rules, &log_files, &side_effects, &registry)?;
         let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
-        let checks = [log_files_check(&groups)].into_iter().chain(store.as_ref().map(durable::check)).collect();
+        let checks =
+            [log_files_check(&groups)].into_iter().chain(store.as_ref().map(durable::check)).collect();
         let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, &registry)?;
         let pipeline = Arc::new(match &store {
             Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),

@@ -39,14 +39,15 @@ pub(super) fn open(
         ..Settings::new(&durable.dir, durable.max_bytes)
     };
     let names: Vec<String> = sinks.iter().map(SinkSpec::name).collect();
-    let opened =
-        Store::open(settings, &names, registry).map_err(|e| ServeError::Runtime(e.to_string()))?;
+    let opened = Store::open(settings, &names, registry).map_err(|e| ServeError::Runtime(e.to_string()))?;
     if effects.workers == 0 {
         log::warn!("async.workers is 0: tasks are stored and not delivered");
     }
     let longest = opened.store.record_bytes_max();
     if longest < config.limits.record_bytes_max {
-        log::info!("records over {longest} bytes are too large for the store: those with side effects are refused");
+        log::info!(
+            "records over {longest} bytes are too large for the store: those with side effects are refused"
+        );
     }
     Ok(Some(opened.store))
 }

@@ -125,14 +125,15 @@ impl SideEffects {
         let mut destinations: HashMap<String, Arc<Destination>> = HashMap::new();
         let mut queues = Vec::new();
         for (number, spec) in specs.into_iter().enumerate() {
+            let name = spec.name();
             let destination = destinations
-                .entry(spec.destination.clone())
+                .entry(spec.destination)
                 .and_modify(|d| d.shared_with(spec.rate_per_s))
                 .or_insert_with(|| Arc::new(Destination::new(spec.rate_per_s)));
             let digest = spec.digest.filter(|(window, _)| !window.is_zero());
             let parts = Parts {
                 number: SinkNumber(number),
-                name: spec.name(),
+                name,
                 group: spec.group,
                 sink: spec.sink,
                 destination: Arc::clone(destination),
