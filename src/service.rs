@@ -103,10 +103,13 @@ impl Gateway {
         match verdict {
             Verdict::Acked if parked => Reply::Parked,
             Verdict::Acked => Reply::Now(Response::empty(204)),
-            Verdict::Refused => Reply::Now(Response {
-                header: Some(("Retry-After", "1")),
-                ..Response::text(503, "the record could not be written; try again\n")
-            }),
+            Verdict::TooLarge => Reply::Now(Response::text(
+                413,
+                "a record is larger than the store of side effects can hold; see async.durable.max_bytes\n",
+            )),
+            Verdict::Refused => {
+                Reply::Now(Response::try_again("the record could not be written; try again\n"))
+            }
         }
     }
 
@@ -213,7 +216,7 @@ impl Service for Gateway {
 
     fn datagrams(&self, frames: &[&[u8]], worker: &mut Worker) {
         // Nobody waits for a datagram: its tasks may wait for room without holding anything back.
-        let mut ticket = || Ticket::new(|| {});
+        let mut ticket = || Ticket::new(|_| {});
         for frame in frames {
             let _ = self.pipeline.handle(Source::Udp, &[frame.trim_ascii()], worker, &mut ticket);
         }
@@ -222,4 +225,16 @@ impl Service for Gateway {
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {
         self.pipeline.bad_frame(source, bad);
     }
+
+    fn after_events(&self, worker: &mut Worker) {
+        self.pipeline.commit(worker);
+    }
+
+    fn after_datagrams(&self, worker: &mut Worker) {
+        self.pipeline.nudge(worker);
+    }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -55,6 +55,7 @@ impl<S: Service> Evaluator<S> {
             }
         }
         self.flush(&mut frames);
+        self.call(|service, worker| service.after_datagrams(worker));
     }
 
     /// A panic must not cost the other datagrams of the call, which may or may not have been written already: they are handed over
