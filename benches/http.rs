@@ -51,7 +51,7 @@ impl Service for Handler {
 
     fn http_refused(&self, _: Source, _: u16) {}
 
-    fn line(&self, _: Source, _: &[u8], _: &mut (), _: &dyn Park) -> LineReply {
+    fn lines(&self, _: Source, _: &[&[u8]], _: &mut (), _: &dyn Park) -> LineReply {
         LineReply::Continue
     }
 

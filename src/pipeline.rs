@@ -12,6 +12,7 @@
 //! written whether it takes tasks at all.
 
 mod durable;
+mod each;
 mod outcomes;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use crate::rules::{EvalScratch, IndexScratch, RULES_MIN, Rule, RuleIndex};
 use crate::side_effect::{Ledger, SinkNumber, SinkQueue, Task};
 use crate::ticket::Ticket;
 use durable::{Durable, Room};
-use outcomes::{LOG_WRITE, OVERSIZE, Outcomes, TRUNCATED, Tally};
+use outcomes::{LOG_WRITE, OVERSIZE, Outcomes, TRUNCATED};
 
 /// Per-thread state of the pipeline: buffers that are used again for every frame.
 #[derive(Debug, Default)]
@@ -75,6 +76,21 @@ struct Target {
     of_group: Vec<bool>,
     /// Takes every record, matched or not (no rule groups at all).
     takes_all: bool,
+}
+
+impl Target {
+    /// The numbers of the frames that go here, in order.
+    fn wanted(&self, frames: usize, hits: &[Hit], bad: &[(usize, DecodeError)]) -> Vec<usize> {
+        if self.takes_all {
+            let is_bad = |frame: &usize| bad.binary_search_by_key(frame, |(b, _)| *b).is_ok();
+            return (0..frames).filter(|frame| !is_bad(frame)).collect();
+        }
+        let mut wanted: Vec<usize> =
+            hits.iter().filter(|hit| self.of_group[hit.group]).map(|hit| hit.frame).collect();
+        // Hits are in the order of frames: a frame that two groups put into one file is written once.
+        wanted.dedup();
+        wanted
+    }
 }
 
 /// Counters of one listener.
@@ -145,7 +161,7 @@ impl Pipeline {
         &self.groups
     }
 
-    /// Takes the frames of one request, line or datagram as a whole. Blocks for no longer than its own file writes.
+    /// Takes the frames of one request as a whole. Blocks for no longer than its own file writes.
     /// `ticket` is asked for at most once per task that has to wait for room in a queue; with a store, at most once, and for
     /// [`Source::Http`] only: nobody waits for the answer to a line or a datagram. The caller then sees to the sync
     /// with [`Pipeline::commit`] or [`Pipeline::nudge`] when it holds nothing that others wait for.
@@ -172,7 +188,9 @@ impl Pipeline {
             return Verdict::Refused;
         }
         match (&self.store, room) {
-            (Some(store), Some(room)) => self.store_tasks(store, room, source, frames, worker, ticket),
+            (Some(store), Some(room)) => {
+                self.store_tasks((store, room), source, frames, frames.len(), worker, ticket);
+            }
             _ => {
                 self.count_outcomes(frames.len(), worker);
                 self.each_task(source, frames, &worker.hits, |sink, task| {
@@ -292,20 +310,8 @@ impl Pipeline {
                 };
                 return !wanted || target.log.append(&[frame]).is_ok();
             }
-            let mut lines: Vec<&[u8]> = Vec::new();
-            if target.takes_all {
-                let is_bad = |frame: usize| bad.binary_search_by_key(&frame, |(b, _)| *b).is_ok();
-                lines.extend(frames.iter().enumerate().filter(|(i, _)| !is_bad(*i)).map(|(_, f)| *f));
-            } else {
-                let mut last = None;
-                for hit in hits.iter().filter(|h| target.of_group[h.group]) {
-                    // Hits are in the order of frames: a frame that two groups put into one file is written once.
-                    if last != Some(hit.frame) {
-                        lines.push(frames[hit.frame]);
-                        last = Some(hit.frame);
-                    }
-                }
-            }
+            let lines: Vec<&[u8]> =
+                target.wanted(frames.len(), hits, bad).into_iter().map(|n| frames[n]).collect();
             lines.is_empty() || target.log.append(&lines).is_ok()
         })
     }
@@ -340,23 +346,19 @@ impl Pipeline {
     }
 
     /// Hands all tasks of the batch to the store. The rest happens when they are durable, or refused.
+    /// `left` frames have not been refused.
     fn store_tasks(
         &self,
-        store: &Durable,
-        room: Room,
+        (store, room): (&Durable, Room),
         source: Source,
         frames: &[&[u8]],
+        left: usize,
         worker: &mut Worker,
         ticket: &mut dyn FnMut() -> Ticket,
     ) {
         let mut tasks = std::mem::take(&mut worker.tasks);
         self.each_task(source, frames, &worker.hits, |sink, task| tasks.push(sink.to_store(task)));
-        let tally = Tally {
-            frames: frames.len() as u64,
-            matched: matched(&worker.hits),
-            groups: worker.hits.iter().map(|hit| hit.group).collect(),
-            quarantined: worker.bad.iter().map(|(_, error)| error.reason()).collect(),
-        };
+        let tally = self.tally_to_store(source, left, worker);
         let ticket = (source == Source::Http).then(ticket);
         store.accept(&tasks, room, tally, ticket);
         tasks.clear();

@@ -203,23 +203,21 @@ impl Service for Gateway {
         }
     }
 
-    fn line(&self, source: Source, frame: &[u8], worker: &mut Worker, park: &dyn Park) -> LineReply {
+    fn lines(&self, source: Source, frames: &[&[u8]], worker: &mut Worker, park: &dyn Park) -> LineReply {
         let mut parked = false;
         let mut ticket = || {
             parked = true;
             park.ticket(204)
         };
         // A stream has no reply: a line that could not be written is counted as refused and said by its log file.
-        let _ = self.pipeline.handle(source, &[frame.trim_ascii()], worker, &mut ticket);
+        self.pipeline.handle_each(source, frames, worker, &mut ticket);
         if parked { LineReply::Parked } else { LineReply::Continue }
     }
 
     fn datagrams(&self, frames: &[&[u8]], worker: &mut Worker) {
         // Nobody waits for a datagram: its tasks may wait for room without holding anything back.
         let mut ticket = || Ticket::new(|_| {});
-        for frame in frames {
-            let _ = self.pipeline.handle(Source::Udp, &[frame.trim_ascii()], worker, &mut ticket);
-        }
+        self.pipeline.handle_each(Source::Udp, frames, worker, &mut ticket);
     }
 
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {

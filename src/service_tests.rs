@@ -289,3 +289,24 @@ fn streams_and_datagrams_go_on_while_the_disk_is_waited_for() {
     drop(permits);
     bench.ledger.assert_sound();
 }
+
+#[test]
+fn lines_that_were_read_together_end_each_for_itself() {
+    let bench = bench(MemoryLedger::default());
+    let mut stream = TcpStream::connect(bench.tcp).expect("the listener");
+    let too_long =
+        MATCHING.replace("\"delete\"", &format!("\"delete\",\"x\":\"{}\"", "y".repeat(RECORD_BYTES_MAX)));
+    let lines = format!("{MATCHING}\n{OTHER}\n{too_long}\n{MATCHING}\nno record\n");
+    stream.write_all(lines.as_bytes()).expect("taken");
+    eventually("all are counted", || bench.outcomes() == [2, 1, 1, 1]);
+    assert_eq!(bench.log_lines(), 2, "what is refused is not written");
+    bench.ledger.refuse(Some(Refused::Full));
+    stream.write_all(lines.as_bytes()).expect("taken");
+    eventually("those with tasks are refused", || bench.outcomes() == [2, 2, 2, 4]);
+    assert_eq!(bench.log_lines(), 2);
+    bench.ledger.refuse(None);
+    bench.ledger.fail_syncs(1);
+    stream.write_all(lines.as_bytes()).expect("taken");
+    eventually("those in the failed sync are refused", || bench.outcomes() == [2, 3, 3, 7]);
+    bench.ledger.assert_sound();
+}

@@ -80,7 +80,7 @@ pub enum Reply {
     Parked,
 }
 
-/// What to do with a stream after a line.
+/// What to do with a stream after some lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineReply {
     /// Go on with the next line.
@@ -130,8 +130,15 @@ pub trait Service: Send + Sync + 'static {
     /// An HTTP request refused before its body was there (`status`: 413 and the like), for the counters.
     fn http_refused(&self, source: Source, status: u16);
 
-    /// One line of a stream, without its newline (a trailing `\r` is still there). Empty lines are not handed over.
-    fn line(&self, source: Source, frame: &[u8], worker: &mut Self::Worker, park: &dyn Park) -> LineReply;
+    /// Lines of one stream that were read together, without their newlines (a trailing `\r` is still there). Empty lines are not handed
+    /// over.
+    fn lines(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        worker: &mut Self::Worker,
+        park: &dyn Park,
+    ) -> LineReply;
 
     /// Datagrams as received, in the order of arrival.
     fn datagrams(&self, frames: &[&[u8]], worker: &mut Self::Worker);

@@ -48,9 +48,14 @@ impl Durable {
         &*self.ledger
     }
 
+    /// Whether a record of so many bytes can be stored.
+    pub(super) fn fits(&self, record_bytes: usize) -> bool {
+        record_bytes <= self.record_bytes_max
+    }
+
     /// Room for a batch whose tasks hold so many bytes of records, the longest one of `longest` bytes, else the reason of the refusal.
     pub(super) fn room(&self, bytes: usize, longest: usize) -> Result<Room, usize> {
-        if longest > self.record_bytes_max {
+        if !self.fits(longest) {
             return Err(OVERSIZE);
         }
         self.ledger.accepting().map_err(outcomes::of_store)?;

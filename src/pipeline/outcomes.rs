@@ -54,7 +54,7 @@ pub(super) struct Outcomes {
 }
 
 /// The outcomes of a batch that is not counted yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) frames: u64,
     /// Frames that the rules of some group have matched.
