@@ -74,7 +74,16 @@ fn apply(tasks: &mut Tasks, model: &mut Vec<Slow>, step: Step, next: &mut u128) 
             assert!(tasks.insert(Entry::new(id, order, order, at(order / 8, 0), attempts_max, place)));
             assert!(!tasks.insert(Entry::new(id, order, order, at(order / 8, 0), attempts_max, place)));
             let segment = order / 8;
-            model.push(Slow { id, order, sink, state: State::Syncing, attempts: 0, attempts_max, due: 0, segment });
+            model.push(Slow {
+                id,
+                order,
+                sink,
+                state: State::Syncing,
+                attempts: 0,
+                attempts_max,
+                due: 0,
+                segment,
+            });
         }
         Step::Ready(i) => {
             let Some(i) = pick(i, model) else { return };

@@ -12,7 +12,7 @@ const TASK_BYTES: usize = 400;
 fn a_hung_receiver_and_a_large_backlog_leave_acks_and_memory_as_they_were() {
     let backlog = long_form("VAF_BACKLOG", 3000);
     let sink = Sink::start([Script::Hang]);
-    let daemon = Plan::new(&durable(&sink, "1GiB", "workers: 2, queue_size: 20")).start();
+    let daemon = Plan::new(&durable(&sink, "1GiB", "queue_size: 20")).start();
     let before = latencies(&daemon, 0..300);
     let memory_kib = daemon.process("VmRSS");
     std::thread::scope(|scope| {
