@@ -25,7 +25,13 @@ pub(crate) trait Scenario {
     ///
     /// # Errors
     /// What was violated.
-    fn round(&self, sim: &Sim, model: &Arc<Mutex<Self::Model>>, round: usize, fault: bool) -> Result<(), String>;
+    fn round(
+        &self,
+        sim: &Sim,
+        model: &Arc<Mutex<Self::Model>>,
+        round: usize,
+        fault: bool,
+    ) -> Result<(), String>;
 }
 
 /// How much to try.
@@ -191,7 +197,8 @@ fn images_of<M: Clone>(point: &Point<M>, plan: &Plan, rng: &mut fastrand::Rng) -
         }
     }
     let model = &point.model;
-    let power = kept.iter().map(|kept| Point { world: point.world.after_power_loss(kept), model: model.clone() });
+    let power =
+        kept.iter().map(|kept| Point { world: point.world.after_power_loss(kept), model: model.clone() });
     let process = Point { world: point.world.clone(), model: model.clone() };
     std::iter::once(process).chain(power).collect()
 }

@@ -133,7 +133,11 @@ impl World {
 
     /// Bytes of all files of `dir`.
     pub(crate) fn used(&self, dir: &str) -> u64 {
-        self.names.iter().filter(|((d, _), _)| d == dir).map(|(_, n)| self.inodes[*n].cache.len() as u64).sum()
+        self.names
+            .iter()
+            .filter(|((d, _), _)| d == dir)
+            .map(|(_, n)| self.inodes[*n].cache.len() as u64)
+            .sum()
     }
 }
 
@@ -306,8 +310,8 @@ impl Sim {
         self.step(|shared| {
             let number = shared.steps.syncs;
             shared.steps.syncs += 1;
-            let fails = matches!(shared.fault, Some(Fault::AllSyncs))
-                || shared.fault == Some(Fault::Sync(number));
+            let fails =
+                matches!(shared.fault, Some(Fault::AllSyncs)) || shared.fault == Some(Fault::Sync(number));
             what(&mut shared.world, fails);
             if fails { Err(eio()) } else { Ok(()) }
         })
@@ -385,7 +389,8 @@ impl Disk for SimDisk {
     fn sync_dir(&self) -> io::Result<()> {
         self.sim.sync(|world, fails| {
             let (mine, others) = std::mem::take(&mut world.changes).into_iter().partition(|change| {
-                let (Change::Link { dir, .. } | Change::Unlink { dir, .. } | Change::Rename { dir, .. }) = change;
+                let (Change::Link { dir, .. } | Change::Unlink { dir, .. } | Change::Rename { dir, .. }) =
+                    change;
                 *dir == self.dir
             });
             world.changes = others;

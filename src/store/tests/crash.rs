@@ -50,11 +50,7 @@ pub(super) fn locked(model: &Shared) -> MutexGuard<'_, Model> {
 
 pub(super) fn small_settings() -> Settings {
     let bytes_max = 14 * SEGMENT;
-    Settings {
-        segment_bytes: Some(SEGMENT),
-        dead_bytes_max: 6 * SEGMENT,
-        ..Settings::new("sim", bytes_max)
-    }
+    Settings { segment_bytes: Some(SEGMENT), dead_bytes_max: 6 * SEGMENT, ..Settings::new("sim", bytes_max) }
 }
 
 /// A store at work on a simulated disk, with what it has promised.
@@ -67,7 +63,12 @@ pub(super) struct Worker<'m> {
 
 impl<'m> Worker<'m> {
     /// Opens what is there and compares it. `None`: the fault has kept it from being opened.
-    pub(super) fn open(sim: &Sim, model: &'m Shared, bugs: Bugs, fault: bool) -> Result<Option<Self>, String> {
+    pub(super) fn open(
+        sim: &Sim,
+        model: &'m Shared,
+        bugs: Bugs,
+        fault: bool,
+    ) -> Result<Option<Self>, String> {
         let clock = TestClock::at(1_000_000);
         let disks = (sim.disk("q"), sim.disk("q/dead"));
         let names = ["a/slack".to_owned()];
@@ -92,16 +93,24 @@ impl<'m> Worker<'m> {
         let model = locked(self.model);
         for item in pending.items.iter().chain(&dead.items) {
             let id = item.id.bits();
-            let Some(promise) = model.tasks.get(&id) else { return Err(format!("I4: {id:x} was never submitted")) };
+            let Some(promise) = model.tasks.get(&id) else {
+                return Err(format!("I4: {id:x} was never submitted"));
+            };
             let record = self.store.show(item.id).map(|(_, record)| record);
-            if record.as_ref() != Some(&promise.record) || item.attempts_max != promise.limit || item.sink != "a/slack" {
+            if record.as_ref() != Some(&promise.record)
+                || item.attempts_max != promise.limit
+                || item.sink != "a/slack"
+            {
                 return Err(format!("I4: {id:x} has changed: {item:?}"));
             }
             if item.kind == Kind::Pending && promise.settled {
                 return Err(format!("I2: {id:x} had ended"));
             }
             if item.attempts < promise.sends {
-                return Err(format!("I3: {id:x} was sent {} times, {} are remembered", promise.sends, item.attempts));
+                return Err(format!(
+                    "I3: {id:x} was sent {} times, {} are remembered",
+                    promise.sends, item.attempts
+                ));
             }
             if promise.limit.is_some_and(|limit| promise.sends > limit || item.attempts > limit) {
                 return Err(format!("I3: {id:x} is above its limit: {item:?}"));
@@ -249,7 +258,11 @@ impl<'m> Worker<'m> {
                 self.deliver_all();
                 let model = locked(self.model);
                 let fresh = model.tasks.values().filter(|p| p.acked && p.ended).count();
-                return if fresh > 0 && model.tasks.len() > before { Ok(()) } else { Err("I11: not delivered".into()) };
+                return if fresh > 0 && model.tasks.len() > before {
+                    Ok(())
+                } else {
+                    Err("I11: not delivered".into())
+                };
             }
         }
         Err(format!("I11: nothing is accepted: {:?}", self.store.inner.pending.stats()))

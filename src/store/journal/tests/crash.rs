@@ -141,7 +141,13 @@ impl Scenario for Work {
         Model::default()
     }
 
-    fn round(&self, sim: &Sim, model: &Arc<std::sync::Mutex<Model>>, round: usize, fault: bool) -> Result<(), String> {
+    fn round(
+        &self,
+        sim: &Sim,
+        model: &Arc<std::sync::Mutex<Model>>,
+        round: usize,
+        fault: bool,
+    ) -> Result<(), String> {
         let Some(mut opened) = self.open(sim, model, fault)? else { return Ok(()) };
         match round {
             0 => self.first(&mut opened, sim, model, fault),
