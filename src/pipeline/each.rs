@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::durable::Room;
-use super::outcomes::{LOG_WRITE, OVERSIZE, Tally};
+use super::outcomes::{LOG_WRITE, Tally};
 use super::{Hit, Pipeline, Worker, matched};
 use crate::clock;
 use crate::listener::Source;
@@ -42,12 +42,18 @@ impl Pipeline {
     ) {
         let trimmed: Vec<&[u8]> = frames.iter().map(|frame| frame.trim_ascii()).collect();
         let frames = trimmed.as_slice();
-        if frames.len() == 1 {
-            self.handle(source, frames, worker, ticket);
+        if let [_] = frames {
+            let _ = self.handle(source, frames, worker, ticket);
+            return;
+        }
+        self.evaluate(frames, worker);
+        if !self.fit_at_once(frames, worker) {
+            for frame in frames {
+                let _ = self.handle(source, &[frame], worker, ticket);
+            }
             return;
         }
         self.count_received(source, frames);
-        self.evaluate(frames, worker);
         let mut refusals = Refusals::default();
         let room = self.room_for_each(frames, worker, &mut refusals);
         self.write_each(source, frames, worker, &mut refusals);
@@ -73,15 +79,16 @@ impl Pipeline {
         !self.groups[hit.group].sinks.is_empty()
     }
 
-    /// Room in the store for all tasks that it can take. Frames whose tasks it cannot take are refused before anything is written.
+    /// Whether the store can take all of these tasks in one batch.
+    fn fit_at_once(&self, frames: &[&[u8]], worker: &Worker) -> bool {
+        self.store.as_ref().is_none_or(|store| {
+            let (bytes, tasks) = self.size_of_tasks(frames, &worker.hits);
+            store.fits(bytes, tasks)
+        })
+    }
+
+    /// Room in the store for all tasks. Frames whose tasks it does not take are refused before anything is written.
     fn room_for_each(&self, frames: &[&[u8]], worker: &mut Worker, refusals: &mut Refusals) -> Option<Room> {
-        let store = self.store.as_ref()?;
-        for hit in worker.hits.iter().filter(|hit| self.has_tasks(hit)) {
-            if !store.fits(frames[hit.frame].len()) {
-                refusals.add(hit.frame, OVERSIZE);
-            }
-        }
-        refusals.strike(worker);
         match self.room_in_store(frames, &worker.hits) {
             Ok(room) => room,
             Err(reason) => {

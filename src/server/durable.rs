@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::ServeError;
 use crate::config::{Config, DeadLetters};
 use crate::metrics::{self, Counter, Registry};
+use crate::pipeline::Pipeline;
 use crate::service::ReadyCheck;
 use crate::side_effect::retry::Policy;
 use crate::side_effect::{Ledger, SinkNumber, SinkSpec};
@@ -46,7 +47,7 @@ pub(super) fn open(
     let longest = opened.store.record_bytes_max();
     if longest < config.limits.record_bytes_max {
         log::info!(
-            "records over {longest} bytes are too large for the store: those with side effects are refused"
+            "the store takes {longest} bytes of records at a time: larger requests with side effects get 413"
         );
     }
     Ok(Some(opened.store))
@@ -58,12 +59,8 @@ pub(super) fn ledger(store: &Arc<Store>) -> Arc<dyn Ledger> {
 }
 
 /// Readiness is red while the store takes no tasks.
-pub(super) fn check(store: &Arc<Store>) -> ReadyCheck {
-    let store = Arc::clone(store);
-    ReadyCheck {
-        name: "durable store",
-        check: Box::new(move || store.accepting().map_err(|refused| refused.to_string())),
-    }
+pub(super) fn check(pipeline: &Pipeline) -> Option<ReadyCheck> {
+    pipeline.store_check().map(|check| ReadyCheck { name: "durable store", check })
 }
 
 /// Closes the store when nobody uses it any more, and says what waits in it.
