@@ -51,11 +51,11 @@ impl Service for Handler {
 
     fn http_refused(&self, _: Source, _: u16) {}
 
-    fn line(&self, _: Source, _: &[u8], _: &mut (), _: &dyn Park) -> LineReply {
+    fn lines(&self, _: Source, _: &[&[u8]], _: &mut (), _: &dyn Park) -> LineReply {
         LineReply::Continue
     }
 
-    fn datagram(&self, _: &[u8], _: &mut ()) {}
+    fn datagrams(&self, _: &[&[u8]], _: &mut ()) {}
 
     fn bad_frame(&self, _: Source, _: BadFrame<'_>, _: &mut ()) {}
 }
@@ -153,8 +153,8 @@ impl Load {
 
     fn run(self, to: SocketAddr, request: &[u8], duration: Duration) -> Outcome {
         match self {
-            Load::Closed(connections) => closed_loop(to, connections, request, duration),
-            Load::Open(connections, rate) => open_loop(to, connections, rate, request, duration),
+            Load::Closed(connections) => closed_loop(to, connections, &[request.to_vec()], duration),
+            Load::Open(connections, rate) => open_loop(to, connections, rate, &[request.to_vec()], duration),
         }
         .expect("the load generator can connect")
     }

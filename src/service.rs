@@ -103,10 +103,13 @@ impl Gateway {
         match verdict {
             Verdict::Acked if parked => Reply::Parked,
             Verdict::Acked => Reply::Now(Response::empty(204)),
-            Verdict::Refused => Reply::Now(Response {
-                header: Some(("Retry-After", "1")),
-                ..Response::text(503, "the record could not be written; try again\n")
-            }),
+            Verdict::TooLarge => Reply::Now(Response::text(
+                413,
+                "the records are larger than the store of side effects can take at a time; send fewer in one request, or raise async.durable.max_bytes\n",
+            )),
+            Verdict::Refused => {
+                Reply::Now(Response::try_again("the record could not be written; try again\n"))
+            }
         }
     }
 
@@ -200,24 +203,36 @@ impl Service for Gateway {
         }
     }
 
-    fn line(&self, source: Source, frame: &[u8], worker: &mut Worker, park: &dyn Park) -> LineReply {
+    fn lines(&self, source: Source, frames: &[&[u8]], worker: &mut Worker, park: &dyn Park) -> LineReply {
         let mut parked = false;
         let mut ticket = || {
             parked = true;
             park.ticket(204)
         };
         // A stream has no reply: a line that could not be written is counted as refused and said by its log file.
-        let _ = self.pipeline.handle(source, &[frame.trim_ascii()], worker, &mut ticket);
+        self.pipeline.handle_each(source, frames, worker, &mut ticket);
         if parked { LineReply::Parked } else { LineReply::Continue }
     }
 
-    fn datagram(&self, frame: &[u8], worker: &mut Worker) {
+    fn datagrams(&self, frames: &[&[u8]], worker: &mut Worker) {
         // Nobody waits for a datagram: its tasks may wait for room without holding anything back.
-        let mut ticket = || Ticket::new(|| {});
-        let _ = self.pipeline.handle(Source::Udp, &[frame.trim_ascii()], worker, &mut ticket);
+        let mut ticket = || Ticket::new(|_| {});
+        self.pipeline.handle_each(Source::Udp, frames, worker, &mut ticket);
     }
 
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {
         self.pipeline.bad_frame(source, bad);
     }
+
+    fn after_events(&self, worker: &mut Worker) {
+        self.pipeline.commit(worker);
+    }
+
+    fn after_datagrams(&self, worker: &mut Worker) {
+        self.pipeline.nudge(worker);
+    }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -293,12 +293,6 @@ fn not_available(draft: &Draft, report: &mut Report) {
         }
     };
     refuse(
-        config.side_effects.durable.enabled,
-        "async.durable.enabled",
-        "durable side effects are",
-        "set it to false: tasks that wait are then lost at a stop",
-    );
-    refuse(
         config.control_socket.is_some(),
         "control.socket",
         "the control socket is",

@@ -13,11 +13,14 @@ pub struct LineLimits {
     pub oversize_head_bytes: usize,
 }
 
+/// Most lines that are handed out at once.
+const LINES_PER_PIECE_MAX: usize = 256;
+
 /// What a stream is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// A line without its newline.
-    Line(&'a [u8]),
+    /// Lines without their newlines, at least one and at most 256.
+    Lines(&'a [&'a [u8]]),
     /// The beginning of a line that is longer than `line_bytes_max`; reported once, the rest of the line is skipped.
     Oversize(&'a [u8]),
 }
@@ -33,7 +36,8 @@ pub struct LineFramer {
 
 impl LineFramer {
     /// Cuts `input` into pieces and hands each to `take`, which says whether to go on. Returns how many bytes of `input` have been
-    /// used up: all of them unless `take` said `false`; the rest must then come first in the next call.
+    /// used up: all of them unless `take` said `false`; the rest must then come first in the next call. Lines that are whole in `input` are
+    /// handed out together.
     pub fn feed(
         &mut self,
         input: &[u8],
@@ -41,26 +45,49 @@ impl LineFramer {
         mut take: impl FnMut(Piece<'_>) -> bool,
     ) -> usize {
         let mut at = 0;
+        let mut lines: Vec<&[u8]> = Vec::new();
         while let Some(found) = memchr::memchr(b'\n', &input[at..]) {
             let part = &input[at..at + found];
-            at += found + 1;
-            if !self.complete(part, limits, &mut take) {
-                return at;
-            }
-        }
-        let rest = &input[at..];
-        if !self.skipping && !rest.is_empty() {
-            if self.carry.len() + rest.len() > limits.line_bytes_max {
-                self.report_oversize(rest, limits, &mut take);
-                self.skipping = true;
+            let in_place = !self.skipping && self.carry.is_empty() && part.len() <= limits.line_bytes_max;
+            if in_place {
+                if !is_blank(part) {
+                    lines.push(part);
+                }
+                at += found + 1;
+                if lines.len() == LINES_PER_PIECE_MAX && !hand_out(&mut lines, &mut take) {
+                    return at;
+                }
             } else {
-                super::append(&mut self.carry, rest, limits.line_bytes_max);
+                if !hand_out(&mut lines, &mut take) {
+                    return at;
+                }
+                at += found + 1;
+                if !self.complete(part, limits, &mut take) {
+                    return at;
+                }
             }
         }
+        if !hand_out(&mut lines, &mut take) {
+            return at;
+        }
+        self.carry_on(&input[at..], limits, &mut take);
         input.len()
     }
 
-    /// A newline came after `part`.
+    /// `rest` is the beginning, or more, of a line whose end has not come yet.
+    fn carry_on(&mut self, rest: &[u8], limits: &LineLimits, take: &mut impl FnMut(Piece<'_>) -> bool) {
+        if self.skipping || rest.is_empty() {
+            return;
+        }
+        if self.carry.len() + rest.len() > limits.line_bytes_max {
+            self.report_oversize(rest, limits, take);
+            self.skipping = true;
+        } else {
+            super::append(&mut self.carry, rest, limits.line_bytes_max);
+        }
+    }
+
+    /// A newline came after `part`, which alone is no line.
     fn complete(
         &mut self,
         part: &[u8],
@@ -73,12 +100,9 @@ impl LineFramer {
         if self.carry.len() + part.len() > limits.line_bytes_max {
             return self.report_oversize(part, limits, take);
         }
-        if self.carry.is_empty() {
-            return is_blank(part) || take(Piece::Line(part));
-        }
         let mut line = std::mem::take(&mut self.carry);
         super::append(&mut line, part, limits.line_bytes_max);
-        is_blank(&line) || take(Piece::Line(&line))
+        is_blank(&line) || take(Piece::Lines(&[&line]))
     }
 
     fn report_oversize(
@@ -116,6 +140,13 @@ impl LineFramer {
     }
 }
 
+/// Hands out what has been gathered, if anything.
+fn hand_out(lines: &mut Vec<&[u8]>, take: &mut impl FnMut(Piece<'_>) -> bool) -> bool {
+    let go_on = lines.is_empty() || take(Piece::Lines(lines));
+    lines.clear();
+    go_on
+}
+
 fn is_blank(line: &[u8]) -> bool {
     line.is_empty() || line == b"\r"
 }
@@ -132,10 +163,13 @@ mod tests {
         Oversize(Vec<u8>),
     }
 
-    fn own(piece: Piece<'_>) -> Owned {
+    fn own(piece: Piece<'_>) -> Vec<Owned> {
         match piece {
-            Piece::Line(l) => Owned::Line(l.to_vec()),
-            Piece::Oversize(l) => Owned::Oversize(l.to_vec()),
+            Piece::Lines(lines) => {
+                assert!((1..=LINES_PER_PIECE_MAX).contains(&lines.len()));
+                lines.iter().map(|l| Owned::Line(l.to_vec())).collect()
+            }
+            Piece::Oversize(l) => vec![Owned::Oversize(l.to_vec())],
         }
     }
 
@@ -163,7 +197,7 @@ mod tests {
         let mut pieces = Vec::new();
         for chunk in chunks {
             let used = framer.feed(chunk, limits, |p| {
-                pieces.push(own(p));
+                pieces.extend(own(p));
                 true
             });
             assert_eq!(used, chunk.len());
@@ -193,16 +227,23 @@ mod tests {
     #[test]
     fn a_taker_that_stops_gets_the_rest_later() {
         let mut framer = LineFramer::default();
-        let input = b"one\ntwo\nthree\nfo";
+        // The first line is handed out alone, since it began in an earlier read, and the oversize one between others.
+        framer.feed(b"o", &SMALL, |p| panic!("{p:?}"));
+        let input = b"ne\ntwo\nthree\nlonger-than-eight\nfour\nfi";
         let mut seen = Vec::new();
         let mut at = 0;
+        let mut calls = 0;
         while at < input.len() {
+            calls += 1;
             at += framer.feed(&input[at..], &SMALL, |p| {
-                seen.push(own(p));
+                seen.extend(own(p));
                 false
             });
         }
-        assert_eq!(seen, [b"one".as_slice(), b"two", b"three"].map(|l| Owned::Line(l.to_vec())));
+        let mut expected =
+            [b"one".as_slice(), b"two", b"three", b"four"].map(|l| Owned::Line(l.to_vec())).to_vec();
+        expected.insert(3, Owned::Oversize(b"lon".to_vec()));
+        assert_eq!((seen, calls), (expected, 5));
         assert!(framer.is_within_line());
         assert_eq!(framer.finish(), Some(2));
     }
@@ -226,12 +267,23 @@ mod tests {
         framer.feed(&[b'x'; 1000], &limits, |p| {
             head = match p {
                 Piece::Oversize(h) => h.len(),
-                Piece::Line(_) => 0,
+                Piece::Lines(_) => 0,
             };
             true
         });
         assert_eq!(head, 4096);
         assert_eq!(framer.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn many_lines_are_handed_out_in_portions() {
+        let mut framer = LineFramer::default();
+        let mut portions = Vec::new();
+        framer.feed(&b"x\n".repeat(600), &SMALL, |p| {
+            portions.push(own(p).len());
+            true
+        });
+        assert_eq!(portions, [256, 256, 88]);
     }
 
     proptest! {

@@ -66,7 +66,8 @@ impl Source {
 /// The way to a connection that waits: makes the ticket that ends the waiting.
 pub trait Park {
     /// A ticket for this connection. Once it has been asked for, the service must return [`Reply::Parked`] (HTTP) or
-    /// [`LineReply::Parked`]; the connection goes on when the last clone is gone. An HTTP request is then answered with `status`.
+    /// [`LineReply::Parked`]; the connection goes on when the last clone is gone. An HTTP request is then answered with `status`, or
+    /// with 503 and `Retry-After: 1` when the ticket was refused.
     fn ticket(&self, status: u16) -> Ticket;
 }
 
@@ -79,7 +80,7 @@ pub enum Reply {
     Parked,
 }
 
-/// What to do with a stream after a line.
+/// What to do with a stream after some lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineReply {
     /// Go on with the next line.
@@ -129,12 +130,30 @@ pub trait Service: Send + Sync + 'static {
     /// An HTTP request refused before its body was there (`status`: 413 and the like), for the counters.
     fn http_refused(&self, source: Source, status: u16);
 
-    /// One line of a stream, without its newline (a trailing `\r` is still there). Empty lines are not handed over.
-    fn line(&self, source: Source, frame: &[u8], worker: &mut Self::Worker, park: &dyn Park) -> LineReply;
+    /// Lines of one stream that were read together, without their newlines (a trailing `\r` is still there). Empty lines are not handed
+    /// over.
+    fn lines(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        worker: &mut Self::Worker,
+        park: &dyn Park,
+    ) -> LineReply;
 
-    /// One datagram as received.
-    fn datagram(&self, frame: &[u8], worker: &mut Self::Worker);
+    /// Datagrams as received, in the order of arrival.
+    fn datagrams(&self, frames: &[&[u8]], worker: &mut Self::Worker);
 
     /// Something that is no frame.
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, worker: &mut Self::Worker);
+
+    /// A pool thread has handled all the events that it took; it holds no connection now. It may block for a disk here: the other threads
+    /// of the pool go on.
+    fn after_events(&self, worker: &mut Self::Worker) {
+        let _ = worker;
+    }
+
+    /// The UDP thread has handed over a batch of datagrams. Must not block.
+    fn after_datagrams(&self, worker: &mut Self::Worker) {
+        let _ = worker;
+    }
 }

@@ -8,7 +8,7 @@ use super::counters::CloseReason;
 use super::park::{self, Parking};
 use super::serve::Hands;
 use super::slots::{ConnId, Slot};
-use super::{BadFrame, LineReply, Service};
+use super::{BadFrame, LineReply, Service, Source};
 use crate::clock;
 use crate::framing::line::Piece;
 
@@ -72,18 +72,7 @@ impl<S: Service> Hands<S> {
                     let bad = BadFrame::Oversize(head);
                     self.guarded(core, listener, |service, worker| service.bad_frame(source, bad, worker));
                 }
-                Piece::Line(line) => {
-                    let parking = Parking::new(core, slot, id);
-                    let reply = self.guarded(core, listener, |service, worker| {
-                        service.line(source, line, worker, &parking)
-                    });
-                    let asked = parking.asked();
-                    if reply == Some(LineReply::Parked) && asked {
-                        parked = park::settle(slot).is_none();
-                    } else {
-                        park::forget_if(slot, asked);
-                    }
-                }
+                Piece::Lines(lines) => parked = self.hand_over(core, slot, id, (source, listener), lines),
             }
             !parked
         });
@@ -92,6 +81,38 @@ impl<S: Service> Hands<S> {
             conn.parked = Some(ParkedReply { form: None, since: clock::now() });
         }
         used
+    }
+
+    /// Hands lines to the service. True: the connection waits for a ticket.
+    fn hand_over(
+        &mut self,
+        core: &Arc<Core>,
+        slot: &Slot,
+        id: ConnId,
+        from: (Source, usize),
+        lines: &[&[u8]],
+    ) -> bool {
+        let (source, listener) = from;
+        let parking = Parking::new(core, slot, id);
+        let mut reply =
+            self.guarded(core, listener, |service, worker| service.lines(source, lines, worker, &parking));
+        if reply.is_none() && lines.len() > 1 {
+            // A panic must not cost the other lines, which may or may not have been written already: a line twice is better than none.
+            for line in lines {
+                let one = self.guarded(core, listener, |service, worker| {
+                    service.lines(source, &[line], worker, &parking)
+                });
+                if one == Some(LineReply::Parked) {
+                    reply = one;
+                }
+            }
+        }
+        let asked = parking.asked();
+        if reply == Some(LineReply::Parked) && asked {
+            return park::settle(slot).is_none();
+        }
+        park::forget_if(slot, asked);
+        false
     }
 
     /// The stream has ended, or is about to be: an unfinished line is counted and not evaluated; its sender sends it again whole.

@@ -80,3 +80,46 @@ fn plain(pipeline: &Pipeline, frames: &[&[u8]]) -> Vec<(usize, usize, bool)> {
     }
     hits
 }
+
+#[test]
+fn what_one_log_file_refuses_costs_no_frame_that_does_not_go_there() {
+    let dir = std::env::temp_dir().join(format!("vaf-pipeline-each-{}", std::process::id()));
+    let rules = [r#"Request.Path startsWith "a""#, r#"Request.Path endsWith "b""#];
+    let mut pipeline = pipeline(&[vec![rules[0]], vec![rules[1]], vec!["false"]], &dir);
+    let (registry, files) = (Registry::new(), LogFiles::new());
+    let path = |name: &str| dir.join(name).join("log");
+    let names = ["one", "two"];
+    for (number, name) in names.iter().enumerate() {
+        let file = files.open(&config::LogFile::at(path(name)), &registry).expect("a log file");
+        pipeline.groups[number].log_file = Some(file);
+    }
+    pipeline.targets = targets(&pipeline.groups, &registry).expect("targets");
+    pipeline.outcomes = Arc::new(Outcomes::new(&registry, &pipeline.groups));
+    let record = |path: &str| format!(r#"{{"request":{{"path":"{path}"}}}}"#);
+    let frames = ["a", "b", "ab", "x", "a "].map(record);
+    let mut frames: Vec<&[u8]> = frames.iter().map(String::as_bytes).collect();
+    frames.push(b"no record");
+    let outcomes = || {
+        ["matched", "unmatched", "quarantined", "refused"]
+            .map(|outcome| registry.counter(&metrics::RECORDS, &[outcome]).get())
+    };
+    let lines = |name: &str| std::fs::read_to_string(path(name)).map_or(0, |text| text.lines().count());
+    let mut no_ticket = || panic!("asked for a ticket");
+    let mut worker = Worker::default();
+    pipeline.handle_each(Source::Tcp, &frames, &mut worker, &mut no_ticket);
+    assert_eq!((outcomes(), lines("one"), lines("two")), ([4, 1, 1, 0], 3, 2));
+    // A file in the place of the directory: the second log file can neither be kept nor made anew.
+    std::fs::remove_dir_all(dir.join("two")).expect("removed");
+    std::fs::write(dir.join("two"), "").expect("written");
+    pipeline.handle_each(Source::Tcp, &frames, &mut worker, &mut no_ticket);
+    assert_eq!((outcomes(), lines("one")), ([6, 2, 2, 2], 6));
+    // One frame alone, and the whole of a request.
+    pipeline.handle_each(Source::Udp, &frames[1..2], &mut worker, &mut no_ticket);
+    assert_eq!(outcomes(), [6, 2, 2, 3]);
+    assert_eq!(pipeline.handle(Source::Http, &frames, &mut worker, &mut no_ticket), Verdict::Refused);
+    assert_eq!(outcomes(), [6, 2, 2, 9]);
+    std::fs::remove_file(dir.join("two")).expect("removed");
+    pipeline.handle_each(Source::Udp, &frames, &mut worker, &mut no_ticket);
+    assert_eq!((outcomes(), lines("two")), ([10, 3, 3, 9], 2));
+    let _ = std::fs::remove_dir_all(&dir);
+}

@@ -8,6 +8,7 @@
 mod bench;
 mod commands;
 mod docs;
+mod durable;
 mod harness;
 mod hostile;
 mod life;

@@ -154,33 +154,38 @@ impl Service for Recorder {
         self.note(Seen::Refused(status));
     }
 
-    fn line(&self, _: Source, frame: &[u8], _: &mut Vec<u8>, park: &dyn Park) -> LineReply {
-        self.note(Seen::Line(frame.to_vec()));
-        match frame {
-            b"panic" => panic!("as asked"),
-            b"gate" => self.gate.pass(),
-            b"park" => {
-                self.tickets.lock().unwrap().push(park.ticket(0));
-                return LineReply::Parked;
+    fn lines(&self, _: Source, frames: &[&[u8]], _: &mut Vec<u8>, park: &dyn Park) -> LineReply {
+        let mut reply = LineReply::Continue;
+        for frame in frames {
+            self.note(Seen::Line(frame.to_vec()));
+            match *frame {
+                b"panic" => panic!("as asked"),
+                b"gate" => self.gate.pass(),
+                b"park" => {
+                    self.tickets.lock().unwrap().push(park.ticket(0));
+                    reply = LineReply::Parked;
+                }
+                b"park-and-drop" => {
+                    drop(park.ticket(0));
+                    reply = LineReply::Parked;
+                }
+                b"park-and-go-on" => self.tickets.lock().unwrap().push(park.ticket(0)),
+                _ => {}
             }
-            b"park-and-drop" => {
-                drop(park.ticket(0));
-                return LineReply::Parked;
-            }
-            b"park-and-go-on" => self.tickets.lock().unwrap().push(park.ticket(0)),
-            _ => {}
         }
-        LineReply::Continue
+        reply
     }
 
-    fn datagram(&self, frame: &[u8], _: &mut Vec<u8>) {
-        if frame == b"panic" {
-            panic!("as asked");
+    fn datagrams(&self, frames: &[&[u8]], _: &mut Vec<u8>) {
+        for frame in frames {
+            if *frame == b"panic" {
+                panic!("as asked");
+            }
+            if *frame == b"gate" {
+                self.gate.pass();
+            }
+            self.note(Seen::Datagram(frame.to_vec()));
         }
-        if frame == b"gate" {
-            self.gate.pass();
-        }
-        self.note(Seen::Datagram(frame.to_vec()));
     }
 
     fn bad_frame(&self, _: Source, bad: BadFrame<'_>, _: &mut Vec<u8>) {

@@ -1,0 +1,7 @@
+//! Tests of the store as a whole.
+
+mod support;
+
+mod admin;
+mod crash;
+mod flow;
