@@ -15,7 +15,8 @@
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
 //!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
-//!    cli: serve | check | match | setup            config ──▶ server (composition root, owns threads and shutdown)
+//!    control (status, match, dead letters) ◀── operator's socket
+//!    cli: serve | check | match | setup | queue    config ──▶ server (composition root, owns threads and shutdown)
 //! ```
 //!
 //! # Reading order
@@ -45,6 +46,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod diagnostics;
 pub mod framing;
 pub mod listener;

@@ -167,6 +167,16 @@ impl Pipeline {
         &self.groups
     }
 
+    /// Extracts what the rules read.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The group that takes what no group matched.
+    pub fn fallback(&self) -> Option<&RuleGroup> {
+        self.fallback.and_then(|number| self.groups.get(number))
+    }
+
     /// Takes the frames of one request, line or datagram as a whole. Blocks for no longer than its own file writes.
     /// `ticket` is asked for at most once per task that has to wait for room in a queue.
     pub fn handle(

@@ -24,6 +24,7 @@ use crate::record::FieldPlan;
 use crate::rules::{Limits, Rule};
 use crate::sink::text::{Template, TemplateError};
 pub use io::Io;
+pub(crate) use matching::judge;
 
 /// Everything is well (`match`: something matched).
 const OK: u8 = 0;

@@ -298,11 +298,5 @@ fn not_available(draft: &Draft, report: &mut Report) {
         "durable side effects are",
         "set it to false: tasks that wait are then lost at a stop",
     );
-    refuse(
-        config.control_socket.is_some(),
-        "control.socket",
-        "the control socket is",
-        "remove the key or set it to \"\"",
-    );
     refuse(config.dedupe_window > 0, "dedupe.window", "dropping records sent again is", "set it to 0");
 }
