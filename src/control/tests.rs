@@ -112,7 +112,8 @@ fn match_explains_and_does_nothing() {
     assert_eq!(rules.len(), 2);
     assert_eq!((&rules[0]["rule"], &rules[0]["matched"]), (&json!(1), &json!(true)));
     assert_eq!(rules[0]["why"]["reads"][0]["field"], "Request.Operation");
-    assert!(rules[1]["error"].is_string(), "{rules:?}");
+    assert_eq!(rules[1]["why"]["text"], "record.type.x == 1");
+    assert_eq!(rules[1]["matched"], false, "{rules:?}");
     let (_, rest) = served.ask("POST", "/v1/match", "{}");
     assert_eq!(rest["groups"], json!(["rest"]));
     let (status, body) = served.ask("POST", "/v1/match", "[1]");

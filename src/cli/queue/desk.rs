@@ -1,0 +1,234 @@
+//! Where `queue` gets its answers: from a running server's control socket, or from the files of a stopped one.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Io, WRONG, checks, say_problems};
+use crate::clock;
+use crate::config::{self, CONTROL_SOCKET_NAME, Config, Overrides};
+use crate::control::tasks::{Changed, FilterError, Page, State, TaskBook, TaskDetail, task_id};
+use crate::control::{Client, ClientError, PAGE_TASKS_MAX, Selection};
+
+/// What will be done with the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Nothing is changed, not even when the store was not closed in order.
+    Look,
+    /// Tasks are replayed or dropped.
+    Change,
+}
+
+/// Who answers.
+pub(super) enum Desk {
+    /// The server that runs.
+    Running(Client),
+    /// The files.
+    Stopped(Box<dyn TaskBook>),
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(super) enum DeskError {
+    /// It cannot be asked like that.
+    Asked(FilterError),
+    /// There is no such task.
+    NothingThere(String),
+    /// The server or the files.
+    Failed(String),
+}
+
+impl fmt::Display for DeskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeskError::Asked(error) => error.fmt(f),
+            DeskError::NothingThere(what) | DeskError::Failed(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<ClientError> for DeskError {
+    fn from(error: ClientError) -> Self {
+        match &error {
+            ClientError::Refused { status: 404, .. } => DeskError::NothingThere(error.to_string()),
+            _ => DeskError::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for DeskError {
+    fn from(error: io::Error) -> Self {
+        DeskError::Failed(format!("the durable store: {error}"))
+    }
+}
+
+impl From<FilterError> for DeskError {
+    fn from(error: FilterError) -> Self {
+        DeskError::Asked(error)
+    }
+}
+
+/// Where socket and files are.
+pub(super) struct Places {
+    pub(super) socket: PathBuf,
+    /// `None`: the store is not enabled.
+    pub(super) dir: Option<PathBuf>,
+    pub(super) config: Config,
+}
+
+impl Places {
+    /// From `--dir`, else from the configuration. What is wrong has been said when there is none.
+    fn find(dir: Option<&Path>, overrides: &Overrides, io: &mut Io<'_>) -> Option<Places> {
+        if let Some(dir) = dir {
+            let mut config = Config::default();
+            dir.clone_into(&mut config.side_effects.durable.dir);
+            return Some(Places {
+                socket: dir.join(CONTROL_SOCKET_NAME),
+                dir: Some(dir.to_owned()),
+                config,
+            });
+        }
+        let loaded = match config::load_checked(overrides, checks()) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                say_problems(&problems, io);
+                io.say("the store's directory can be given without a configuration: --dir DIR");
+                return None;
+            }
+        };
+        let durable = &loaded.config.side_effects.durable;
+        let dir = durable.enabled.then(|| durable.dir.clone());
+        match loaded.config.control_path() {
+            Some(socket) => Some(Places { socket, dir, config: loaded.config }),
+            None => {
+                io.say(&format!(
+                    "{}: async.durable.enabled is false, so no task is kept; name the configuration that the server uses \
+                     with --config FILE, or the store's directory with --dir DIR",
+                    loaded.source()
+                ));
+                None
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// The server's desk where one runs, else the files. The error is the exit code; why has been said.
+    pub(super) fn open(
+        dir: Option<&Path>,
+        overrides: &Overrides,
+        access: Access,
+        io: &mut Io<'_>,
+    ) -> Result<Desk, u8> {
+        let places = Places::find(dir, overrides, io).ok_or(WRONG)?;
+        let client = Client::at(&places.socket);
+        let no_server = match client.probe() {
+            Ok(()) => return Ok(Desk::Running(client)),
+            Err(ClientError::NoServer(e)) => e,
+            Err(error) => {
+                io.say(&error.to_string());
+                return Err(WRONG);
+            }
+        };
+        let Some(dir) = &places.dir else {
+            io.say(&format!(
+                "no server answers at {:?} ({no_server}), and async.durable.enabled is false, so there are no files to look at",
+                places.socket
+            ));
+            return Err(WRONG);
+        };
+        if !dir.is_dir() {
+            io.say(&format!(
+                "there is no store in {dir:?}; name the configuration that the server uses with --config FILE, or the \
+                 store's directory with --dir DIR"
+            ));
+            return Err(WRONG);
+        }
+        open_files(dir, &places, access).map(Desk::Stopped).map_err(|what| {
+            io.say(&what);
+            WRONG
+        })
+    }
+
+    pub(super) fn list(
+        &self,
+        state: State,
+        selection: &Selection,
+        after: Option<&str>,
+        limit: u64,
+    ) -> Result<Page, DeskError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_TASKS_MAX);
+        match self {
+            Desk::Running(client) => {
+                let mut target = format!("/v1/{}?limit={limit}", route(state));
+                for part in [selection.to_query(), after.map_or_else(String::new, |id| format!("after={id}"))] {
+                    if !part.is_empty() {
+                        target.push('&');
+                        target.push_str(&part);
+                    }
+                }
+                Ok(client.get(&target)?)
+            }
+            Desk::Stopped(book) => {
+                let all = *selection == Selection::default();
+                let filter = Selection { all, ..selection.clone() }.filter(state, clock::wall())?;
+                Ok(book.list(&filter, after.map(task_id).transpose()?, limit)?)
+            }
+        }
+    }
+
+    pub(super) fn show(&self, id: &str) -> Result<TaskDetail, DeskError> {
+        match self {
+            Desk::Running(client) => match client.get(&format!("/v1/dead-letters/{id}")) {
+                Err(ClientError::Refused { status: 404, .. }) => Ok(client.get(&format!("/v1/pending/{id}"))?),
+                other => Ok(other?),
+            },
+            Desk::Stopped(book) => {
+                let (task, record) = book.show(task_id(id)?)?.ok_or_else(|| {
+                    DeskError::NothingThere(format!(
+                        "there is no task {id}; it was delivered or dropped, or never was; `vault-audit-filter queue list` \
+                         shows what there is"
+                    ))
+                })?;
+                Ok(TaskDetail::new(task, &record))
+            }
+        }
+    }
+
+    pub(super) fn replay(&self, selection: &Selection) -> Result<Changed, DeskError> {
+        match self {
+            Desk::Running(client) => Ok(client.post("/v1/dead-letters/replay", selection)?),
+            Desk::Stopped(book) => Ok(book.replay(&selection.filter(State::Dead, clock::wall())?)?),
+        }
+    }
+
+    pub(super) fn discard(&self, state: State, selection: &Selection) -> Result<Changed, DeskError> {
+        match self {
+            Desk::Running(client) => Ok(client.post(&format!("/v1/{}/drop", route(state)), selection)?),
+            Desk::Stopped(book) => Ok(book.discard(&selection.filter(state, clock::wall())?)?),
+        }
+    }
+
+    /// Where damaged files have been moved to.
+    pub(super) fn set_aside(&self) -> Result<Vec<String>, DeskError> {
+        match self {
+            Desk::Running(client) => {
+                let moved: SetAside = client.post("/v1/set-aside", &serde_json::json!({}))?;
+                Ok(moved.moved)
+            }
+            Desk::Stopped(book) => Ok(book.set_aside()?),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct SetAside {
+    moved: Vec<String>,
+}
+
+fn route(state: State) -> &'static str {
+    match state {
+        State::Pending => "pending",
+        State::Dead => "dead-letters",
+    }
+}
