@@ -103,7 +103,7 @@ fn whole(c: &mut Criterion) {
             b.iter(|| {
                 next.next().map(|frame| {
                     pipeline
-                        .handle(Source::Http, &[black_box(frame)], &mut worker, &mut || Ticket::new(|| {}))
+                        .handle(Source::Http, &[black_box(frame)], &mut worker, &mut || Ticket::new(|_| {}))
                 })
             });
         });

@@ -53,11 +53,12 @@ families! {
     LOG_ROTATIONS = Counter "log_rotations_total" ["file"] "Rotations of a log file.";
     LOG_KEEPER_ERRORS = Counter "log_keeper_errors_total" ["file"] "Failed rotation, compression or removal steps; they are tried again.";
     TASKS = Counter "tasks_total" ["sink", "outcome"] "Side-effect tasks by outcome: delivered, dropped (never sent), failed (given up after attempts).";
-    TASKS_ACCEPTED = Counter "tasks_accepted_total" ["sink"] "Side-effect tasks handed to a sink: the sum of tasks_total, queue_length and tasks_in_flight.";
+    TASKS_ACCEPTED = Counter "tasks_accepted_total" ["sink"] "Side-effect tasks handed to a sink (with the durable store: read from it): the sum of tasks_total, queue_length and tasks_in_flight.";
     TASKS_IN_FLIGHT = Gauge "tasks_in_flight" ["sink"] "Tasks that a worker holds at this moment.";
     TASKS_DROPPED = Counter "tasks_dropped_total" ["sink", "reason"] "Dropped side-effect tasks by reason.";
     ATTEMPTS = Counter "attempts_total" ["sink", "outcome"] "Delivery attempts by outcome: ok, transient, permanent, blocked.";
     QUEUE_LENGTH = Gauge "queue_length" ["sink"] "Tasks waiting for a sink: queued, waiting for room, or waiting for their next attempt.";
+    TASKS_STORED = Gauge "tasks_stored" ["sink"] "Tasks of a sink that wait in the durable store and are not in its queue; only with async.durable.enabled.";
     QUEUE_CAPACITY = Gauge "queue_capacity" ["sink"] "Bound of a sink's queue.";
     SINK_UP = Gauge "sink_up" ["sink"] "1 while a sink takes deliveries, 0 while it is marked down.";
     DELIVERY_SECONDS = Histogram "delivery_seconds" ["sink"] "Duration of one delivery attempt.";

@@ -6,7 +6,13 @@
 //! The order is the promise: log lines and quarantine lines are written first; only when all of them are written do
 //! tasks go out and is the batch acked. If a write fails, nothing is acked, no task is made, and the sender's next
 //! try may write a line that had already been written by the failed one.
+//!
+//! With a durable store the tasks of a batch go there, all or none, and the batch is acked and counted when they are on the disk:
+//! by whichever thread ended the sync. This thread goes on with the next request meanwhile. The store is asked before anything is
+//! written whether it takes tasks at all.
 
+mod durable;
+mod outcomes;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +27,10 @@ use crate::metrics::{self, Counter, Registry};
 use crate::record::{DecodeError, DecodeScratch, Decoder};
 use crate::rule_group::{GroupRule, RuleGroup};
 use crate::rules::{EvalScratch, IndexScratch, RULES_MIN, Rule, RuleIndex};
-use crate::side_effect::Task;
+use crate::side_effect::{Ledger, SinkNumber, SinkQueue, Task};
 use crate::ticket::Ticket;
+use durable::{Durable, Room};
+use outcomes::{LOG_WRITE, OVERSIZE, Outcomes, TRUNCATED, Tally};
 
 /// Per-thread state of the pipeline: buffers that are used again for every frame.
 #[derive(Debug, Default)]
@@ -32,6 +40,10 @@ pub struct Worker {
     index: IndexScratch,
     hits: Vec<Hit>,
     bad: Vec<(usize, DecodeError)>,
+    /// Empty but while a batch is handed to the store.
+    tasks: Vec<(SinkNumber, Task)>,
+    /// Something was handed to the store since this thread last saw to a sync.
+    unsynced: bool,
 }
 
 /// Frame number `frame` of the batch belongs to group number `group`.
@@ -46,9 +58,10 @@ struct Hit {
 /// The answer for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every line that had to be written is written.
+    /// Every line that had to be written is written. If a ticket was asked for, it brings the answer: the batch waits for room in a
+    /// queue, or for the store.
     Acked,
-    /// A line could not be written: nothing of this batch may be acked.
+    /// A line could not be written, or the store takes no tasks: nothing of this batch may be acked.
     Refused,
 }
 
@@ -69,62 +82,6 @@ struct Received {
     bytes: Arc<Counter>,
 }
 
-/// Outcome counters.
-#[derive(Debug)]
-struct Outcomes {
-    matched: Arc<Counter>,
-    unmatched: Arc<Counter>,
-    quarantined: Arc<Counter>,
-    refused: Arc<Counter>,
-    refused_write: Arc<Counter>,
-    refused_truncated: Arc<Counter>,
-    refused_oversize: Arc<Counter>,
-    /// By reason.
-    quarantined_because: Vec<(&'static str, Arc<Counter>)>,
-}
-
-/// Why frames go to the quarantine log: the reasons of [`DecodeError`], and those of [`BadFrame`].
-const QUARANTINE_REASONS: [&str; 8] = [
-    "empty",
-    "not_object",
-    "syntax",
-    "too_deep",
-    "not_utf8",
-    "trailing_data",
-    BadFrame::OVERSIZE,
-    BadFrame::CUT_DATAGRAM,
-];
-
-impl Outcomes {
-    fn new(registry: &Registry) -> Self {
-        let outcome = |label| registry.counter(&metrics::RECORDS, &[label]);
-        let refused = |label| registry.counter(&metrics::RECORDS_REFUSED, &[label]);
-        let because = |reason| (reason, registry.counter(&metrics::RECORDS_QUARANTINED, &[reason]));
-        Outcomes {
-            matched: outcome("matched"),
-            unmatched: outcome("unmatched"),
-            quarantined: outcome("quarantined"),
-            refused: outcome("refused"),
-            refused_write: refused("log_write"),
-            refused_truncated: refused("truncated"),
-            refused_oversize: refused("oversize"),
-            quarantined_because: QUARANTINE_REASONS.map(because).to_vec(),
-        }
-    }
-
-    fn count_quarantined(&self, reason: &str) {
-        self.quarantined.inc();
-        if let Some((_, counter)) = self.quarantined_because.iter().find(|(known, _)| *known == reason) {
-            counter.inc();
-        }
-    }
-
-    fn count_refused_write(&self, frames: u64) {
-        self.refused.add(frames);
-        self.refused_write.add(frames);
-    }
-}
-
 /// The rules and actions of a configuration, ready to take frames. Immutable; shared by all listener threads.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -137,7 +94,8 @@ pub struct Pipeline {
     targets: Vec<Target>,
     quarantine: Quarantine,
     received: [Received; 4],
-    outcomes: Outcomes,
+    outcomes: Arc<Outcomes>,
+    store: Option<Durable>,
 }
 
 impl Pipeline {
@@ -156,10 +114,28 @@ impl Pipeline {
             frames: registry.counter(&metrics::RECORDS_RECEIVED, &[source.label()]),
             bytes: registry.counter(&metrics::RECEIVED_BYTES, &[source.label()]),
         });
-        let outcomes = Outcomes::new(registry);
+        let outcomes = Arc::new(Outcomes::new(registry, &groups));
         let targets = targets(&groups, registry)?;
         let index = index(&groups);
-        Ok(Pipeline { decoder, groups, index, fallback, targets, quarantine, received, outcomes })
+        Ok(Pipeline {
+            decoder,
+            groups,
+            index,
+            fallback,
+            targets,
+            quarantine,
+            received,
+            outcomes,
+            store: None,
+        })
+    }
+
+    /// From now on tasks go to `ledger`, which was opened with the sinks of these groups, and a batch with tasks is acked when they are
+    /// durable.
+    #[must_use]
+    pub fn storing(self, ledger: Arc<dyn Ledger>) -> Self {
+        let store = Some(Durable::new(ledger, Arc::clone(&self.outcomes)));
+        Pipeline { store, ..self }
     }
 
     /// The rule groups in the order of the configuration.
@@ -178,7 +154,9 @@ impl Pipeline {
     }
 
     /// Takes the frames of one request, line or datagram as a whole. Blocks for no longer than its own file writes.
-    /// `ticket` is asked for at most once per task that has to wait for room in a queue.
+    /// `ticket` is asked for at most once per task that has to wait for room in a queue; with a store, at most once, and for
+    /// [`Source::Http`] only: nobody waits for the answer to a line or a datagram. The caller then sees to the sync
+    /// with [`Pipeline::commit`] or [`Pipeline::nudge`] when it holds nothing that others wait for.
     pub fn handle(
         &self,
         source: Source,
@@ -188,15 +166,47 @@ impl Pipeline {
     ) -> Verdict {
         self.count_received(source, frames);
         self.evaluate(frames, worker);
+        let room = match self.room_in_store(frames, &worker.hits) {
+            Ok(room) => room,
+            Err(reason) => {
+                self.outcomes.count_refused(frames.len() as u64, reason);
+                return Verdict::Refused;
+            }
+        };
         if !self.write_lines(frames, &worker.hits, &worker.bad)
             || !self.write_quarantine(source, frames, &worker.bad)
         {
-            self.outcomes.count_refused_write(frames.len() as u64);
+            self.outcomes.count_refused(frames.len() as u64, LOG_WRITE);
             return Verdict::Refused;
         }
-        self.count_outcomes(frames.len(), worker);
-        self.submit_tasks(source, frames, &worker.hits, ticket);
+        match (&self.store, room) {
+            (Some(store), Some(room)) => self.store_tasks(store, room, source, frames, worker, ticket),
+            _ => {
+                self.count_outcomes(frames.len(), worker);
+                self.each_task(source, frames, &worker.hits, |sink, task| {
+                    sink.submit(task, ticket);
+                });
+            }
+        }
         Verdict::Acked
+    }
+
+    /// Syncs what this thread has handed to the store, unless another thread is doing so. Blocks for the disk; parked replies go out.
+    pub fn commit(&self, worker: &mut Worker) {
+        if std::mem::take(&mut worker.unsynced)
+            && let Some(store) = &self.store
+        {
+            store.ledger().commit();
+        }
+    }
+
+    /// Has another thread sync what this one has handed to the store. Does not block.
+    pub fn nudge(&self, worker: &mut Worker) {
+        if std::mem::take(&mut worker.unsynced)
+            && let Some(store) = &self.store
+        {
+            store.ledger().nudge();
+        }
     }
 
     /// Whether `body` is one record, as opposed to several separated by newlines.
@@ -211,8 +221,7 @@ impl Pipeline {
             BadFrame::CutDatagram(head) => (head, BadFrame::CUT_DATAGRAM),
             BadFrame::Truncated(bytes) => {
                 self.count_received_one(source, bytes);
-                self.outcomes.refused.inc();
-                self.outcomes.refused_truncated.inc();
+                self.outcomes.count_refused(1, TRUNCATED);
                 return;
             }
         };
@@ -226,7 +235,7 @@ impl Pipeline {
         );
         match kept {
             Ok(()) => self.outcomes.count_quarantined(reason),
-            Err(_) => self.outcomes.count_refused_write(1),
+            Err(_) => self.outcomes.count_refused(1, LOG_WRITE),
         }
     }
 
@@ -234,8 +243,7 @@ impl Pipeline {
     pub fn refused_oversize(&self, source: Source, frames: usize) {
         let n = frames as u64;
         self.received(source).frames.add(n);
-        self.outcomes.refused.add(n);
-        self.outcomes.refused_oversize.add(n);
+        self.outcomes.count_refused(n, OVERSIZE);
     }
 
     fn evaluate(&self, frames: &[&[u8]], worker: &mut Worker) {
@@ -320,32 +328,53 @@ impl Pipeline {
     }
 
     fn count_outcomes(&self, frames: usize, worker: &Worker) {
-        let mut matched = 0;
-        let mut last = None;
-        for hit in &worker.hits {
-            self.groups[hit.group].matches.inc();
-            if hit.by_rules && last != Some(hit.frame) {
-                matched += 1;
-                last = Some(hit.frame);
-            }
-        }
-        for (_, error) in &worker.bad {
-            self.outcomes.count_quarantined(error.reason());
-        }
-        let unmatched = frames - worker.bad.len() - matched;
-        for (counter, n) in [(&self.outcomes.matched, matched), (&self.outcomes.unmatched, unmatched)] {
-            if n > 0 {
-                counter.add(n as u64);
-            }
-        }
+        let groups = worker.hits.iter().map(|hit| hit.group);
+        let reasons = worker.bad.iter().map(|(_, error)| error.reason());
+        self.outcomes.count(frames as u64, matched(&worker.hits), groups, reasons);
     }
 
-    fn submit_tasks(
+    /// Room in the store for the tasks of these hits, if there are any, else the reason of the refusal.
+    fn room_in_store(&self, frames: &[&[u8]], hits: &[Hit]) -> Result<Option<Room>, usize> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let bytes_of = |hit: &Hit| frames[hit.frame].len() * self.groups[hit.group].sinks.len();
+        if hits.iter().all(|hit| self.groups[hit.group].sinks.is_empty()) {
+            return Ok(None);
+        }
+        store.room(hits.iter().map(bytes_of).sum()).map(Some)
+    }
+
+    /// Hands all tasks of the batch to the store. The rest happens when they are durable, or refused.
+    fn store_tasks(
+        &self,
+        store: &Durable,
+        room: Room,
+        source: Source,
+        frames: &[&[u8]],
+        worker: &mut Worker,
+        ticket: &mut dyn FnMut() -> Ticket,
+    ) {
+        let mut tasks = std::mem::take(&mut worker.tasks);
+        self.each_task(source, frames, &worker.hits, |sink, task| tasks.push(sink.to_store(task)));
+        let tally = Tally {
+            frames: frames.len() as u64,
+            matched: matched(&worker.hits),
+            groups: worker.hits.iter().map(|hit| hit.group).collect(),
+            quarantined: worker.bad.iter().map(|(_, error)| error.reason()).collect(),
+        };
+        let ticket = (source == Source::Http).then(ticket);
+        store.accept(&tasks, room, tally, ticket);
+        tasks.clear();
+        worker.tasks = tasks;
+        worker.unsynced = true;
+    }
+
+    /// Makes the tasks of these hits, one after the other.
+    fn each_task(
         &self,
         source: Source,
         frames: &[&[u8]],
         hits: &[Hit],
-        ticket: &mut dyn FnMut() -> Ticket,
+        mut take: impl FnMut(&SinkQueue, Task),
     ) {
         let mut accepted_at: Option<SystemTime> = None;
         let mut shared: Option<(usize, Arc<[u8]>)> = None;
@@ -361,7 +390,7 @@ impl Pipeline {
                     }
                 };
                 let accepted_at = *accepted_at.get_or_insert_with(clock::wall);
-                sink.submit(Task::new(Arc::clone(&group.name), record, source.label(), accepted_at), ticket);
+                take(sink, Task::new(Arc::clone(&group.name), record, source.label(), accepted_at));
             }
         }
     }
@@ -386,6 +415,19 @@ impl Pipeline {
         counters.frames.inc();
         counters.bytes.add(bytes);
     }
+}
+
+/// How many frames the rules of some group have matched. The hits of one frame stand together.
+fn matched(hits: &[Hit]) -> u64 {
+    let mut matched = 0;
+    let mut last = None;
+    for hit in hits.iter().filter(|hit| hit.by_rules) {
+        if last != Some(hit.frame) {
+            matched += 1;
+            last = Some(hit.frame);
+        }
+    }
+    matched
 }
 
 /// An index over the rules of all groups, unless they are few.

@@ -108,10 +108,9 @@ impl Gateway {
         match verdict {
             Verdict::Acked if parked => Reply::Parked,
             Verdict::Acked => Reply::Now(Response::empty(204)),
-            Verdict::Refused => Reply::Now(Response {
-                header: Some(("Retry-After", "1")),
-                ..Response::text(503, "the record could not be written; try again\n")
-            }),
+            Verdict::Refused => {
+                Reply::Now(Response::try_again("the record could not be written; try again\n"))
+            }
         }
     }
 
@@ -218,11 +217,23 @@ impl Service for Gateway {
 
     fn datagram(&self, frame: &[u8], worker: &mut Worker) {
         // Nobody waits for a datagram: its tasks may wait for room without holding anything back.
-        let mut ticket = || Ticket::new(|| {});
+        let mut ticket = || Ticket::new(|_| {});
         let _ = self.pipeline.handle(Source::Udp, &[frame.trim_ascii()], worker, &mut ticket);
     }
 
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {
         self.pipeline.bad_frame(source, bad);
     }
+
+    fn after_events(&self, worker: &mut Worker) {
+        self.pipeline.commit(worker);
+    }
+
+    fn after_datagrams(&self, worker: &mut Worker) {
+        self.pipeline.nudge(worker);
+    }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

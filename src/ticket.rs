@@ -1,39 +1,59 @@
 //! A reply that waits: the seam between whoever holds a request's work back (a full queue with
-//! `enqueue_mode: wait`, later the durable store's sync) and the listener that sends the reply.
+//! `enqueue_mode: wait`, the durable store's sync) and the listener that sends the reply.
 //!
 //! No thread sleeps for it. The handler makes a [`Ticket`] lazily, hands clones to those who hold work back, and
 //! returns [`crate::listener::Reply::Parked`]; the last clone to go away runs the ticket's action, on the thread that dropped it.
+//! Whoever cannot do its part says [`Ticket::refuse`] before it lets its clone go.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 /// One reference to a parked reply. Clone it once for each piece of work that must end first; drop the clone when that
-/// piece has ended, whatever its outcome. When the last one is dropped, the action runs once.
+/// piece has ended. When the last one is dropped, the action runs once.
 #[derive(Clone)]
 pub struct Ticket {
-    #[allow(dead_code, reason = "held for its Drop")]
     inner: Arc<Inner>,
 }
 
-type Action = Box<dyn FnOnce() + Send>;
+/// How the work that a reply waited for has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nobody has refused.
+    Done,
+    /// Somebody has: the request must not be acked.
+    Refused,
+}
+
+type Action = Box<dyn FnOnce(Outcome) + Send>;
 
 struct Inner {
+    refused: AtomicBool,
     action: Mutex<Option<Action>>,
 }
 
 impl Ticket {
-    /// A ticket whose `action` (send the parked reply) runs when the last clone is dropped. The action must not block.
-    pub fn new(action: impl FnOnce() + Send + 'static) -> Self {
-        Ticket { inner: Arc::new(Inner { action: Mutex::new(Some(Box::new(action))) }) }
+    /// A ticket whose `action` (send the parked reply) runs when the last clone is dropped, with how it went. The action must not block.
+    pub fn new(action: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        let action: Action = Box::new(action);
+        Ticket {
+            inner: Arc::new(Inner { refused: AtomicBool::new(false), action: Mutex::new(Some(action)) }),
+        }
+    }
+
+    /// This piece of work could not be done: the action will be told [`Outcome::Refused`], whatever the others say.
+    pub fn refuse(self) {
+        // The drop of an Arc orders this before the action.
+        self.inner.refused.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Some(action) = self.action.get_mut().take() {
-            action();
+            action(if *self.refused.get_mut() { Outcome::Refused } else { Outcome::Done });
         }
     }
 }
@@ -46,22 +66,41 @@ impl fmt::Debug for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::Ticket;
+    use super::{Outcome, Ticket};
+
+    fn noting() -> (Ticket, Arc<Mutex<Vec<Outcome>>>) {
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&ran);
+        (Ticket::new(move |outcome| seen.lock().push(outcome)), ran)
+    }
 
     #[test]
     fn the_action_runs_once_when_the_last_clone_goes() {
-        let ran = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::clone(&ran);
-        let ticket = Ticket::new(move || {
-            seen.fetch_add(1, Ordering::SeqCst);
-        });
+        let (ticket, ran) = noting();
         let other = ticket.clone();
         drop(ticket);
-        assert_eq!(ran.load(Ordering::SeqCst), 0);
+        assert!(ran.lock().is_empty());
         drop(other);
-        assert_eq!(ran.load(Ordering::SeqCst), 1);
+        assert_eq!(*ran.lock(), [Outcome::Done]);
+    }
+
+    #[test]
+    fn one_refusal_is_enough_whoever_comes_last() {
+        for refuse_first in [true, false] {
+            let (ticket, ran) = noting();
+            let (refused, done) = (ticket.clone(), ticket);
+            if refuse_first {
+                refused.refuse();
+                assert!(ran.lock().is_empty());
+                drop(done);
+            } else {
+                drop(done);
+                refused.refuse();
+            }
+            assert_eq!(*ran.lock(), [Outcome::Refused]);
+        }
     }
 }

@@ -292,11 +292,5 @@ fn not_available(draft: &Draft, report: &mut Report) {
             report.problem(&draft.origin(key), key, format!("{what} not available in this version"), cure);
         }
     };
-    refuse(
-        config.side_effects.durable.enabled,
-        "async.durable.enabled",
-        "durable side effects are",
-        "set it to false: tasks that wait are then lost at a stop",
-    );
     refuse(config.dedupe_window > 0, "dedupe.window", "dropping records sent again is", "set it to 0");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::problem::{Origin, Report};
 use super::values::{self, Given};
-use super::{AuditProtocol, Config, EnqueueMode, units};
+use super::{AuditProtocol, Config, DeadLetters, EnqueueMode, units};
 use crate::secret::Secret;
 
 /// Prefix of the environment variables that are named after keys.
@@ -58,6 +58,7 @@ enum Slot {
     LongSize(fn(&mut Draft) -> &mut u64, u64, u64),
     AuditProtocol(fn(&mut Draft) -> &mut AuditProtocol),
     EnqueueMode(fn(&mut Draft) -> &mut EnqueueMode),
+    DeadLetters(fn(&mut Draft) -> &mut DeadLetters),
 }
 
 /// One scalar key.
@@ -76,13 +77,14 @@ const GIB: u64 = 1 << 30;
 const PROTOCOLS: [(&str, AuditProtocol); 3] =
     [("udp", AuditProtocol::Udp), ("tcp", AuditProtocol::Tcp), ("none", AuditProtocol::None)];
 const ENQUEUE_MODES: [(&str, EnqueueMode); 2] = [("drop", EnqueueMode::Drop), ("wait", EnqueueMode::Wait)];
+const DEAD_LETTERS: [(&str, DeadLetters); 2] = [("all", DeadLetters::All), ("newest", DeadLetters::Newest)];
 
 const fn key(path: &'static str, slot: Slot, doc: &'static str) -> Key {
     Key { path, doc, slot }
 }
 
 /// Every scalar key, in the order of `config/example.yaml`.
-pub static KEYS: [Key; 40] = [
+pub static KEYS: [Key; 41] = [
     key("vault.address", Slot::Url(|d| &mut d.config.vault.address), "URL of Vault or OpenBao, for setup"),
     key("vault.token", Slot::Secret(|d| &mut d.config.vault.token), "token for setup"),
     key("vault.token_file", Slot::OptionalPath(|d| &mut d.token_file), "file that holds vault.token"),
@@ -127,7 +129,7 @@ pub static KEYS: [Key; 40] = [
     key(
         "async.retry.max_attempts",
         Slot::OptionalCount(|d| &mut d.config.side_effects.max_attempts, 1, 65_535),
-        "attempts per task, 3 when not set",
+        "attempts per task; when not set 3, or with the store as many as max_age allows",
     ),
     key(
         "async.retry.backoff",
@@ -158,6 +160,11 @@ pub static KEYS: [Key; 40] = [
         "async.durable.max_bytes",
         Slot::LongSize(|d| &mut d.config.side_effects.durable.max_bytes, MIB, 1024 * GIB),
         "most disk space of the store",
+    ),
+    key(
+        "async.durable.dead_letters.keep",
+        Slot::DeadLetters(|d| &mut d.config.side_effects.durable.dead_letters),
+        "dead letters when their room is used up: all, or newest",
     ),
     key(
         "listen.http.address",
@@ -310,6 +317,7 @@ impl Key {
             Slot::LongSize(at, min, max) => *at(draft) = values::bytes(given, *min, *max, report)?,
             Slot::AuditProtocol(at) => *at(draft) = chosen(given, &PROTOCOLS, report)?,
             Slot::EnqueueMode(at) => *at(draft) = chosen(given, &ENQUEUE_MODES, report)?,
+            Slot::DeadLetters(at) => *at(draft) = chosen(given, &DEAD_LETTERS, report)?,
         }
         Some(())
     }
@@ -332,6 +340,7 @@ impl Key {
             Slot::LongSize(at, ..) => units::bytes_text(*at(draft)),
             Slot::AuditProtocol(at) => word(&PROTOCOLS, *at(draft)).to_owned(),
             Slot::EnqueueMode(at) => word(&ENQUEUE_MODES, *at(draft)).to_owned(),
+            Slot::DeadLetters(at) => word(&DEAD_LETTERS, *at(draft)).to_owned(),
         }
     }
 }

@@ -124,6 +124,16 @@ pub struct Durable {
     pub enabled: bool,
     pub dir: PathBuf,
     pub max_bytes: u64,
+    pub dead_letters: DeadLetters,
+}
+
+/// `async.durable.dead_letters.keep`: what happens when the room for dead letters is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// None is ever removed: a task that fails then stays pending, out of the way of the others.
+    All,
+    /// The oldest ones are removed.
+    Newest,
 }
 
 /// `listen.*`.
@@ -408,6 +418,7 @@ impl Default for SideEffects {
                 enabled: false,
                 dir: "./.vault-audit-filter-sideeffects".into(),
                 max_bytes: 1 << 30,
+                dead_letters: DeadLetters::All,
             },
         }
     }

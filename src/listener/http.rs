@@ -46,4 +46,9 @@ impl Response {
         };
         Response { status, content_type: Some("text/plain; charset=utf-8"), header: None, body, close: false }
     }
+
+    /// 503 with `Retry-After: 1`.
+    pub fn try_again(body: &'static str) -> Self {
+        Response { header: Some(("Retry-After", "1")), ..Response::text(503, body) }
+    }
 }

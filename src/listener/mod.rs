@@ -66,7 +66,8 @@ impl Source {
 /// The way to a connection that waits: makes the ticket that ends the waiting.
 pub trait Park {
     /// A ticket for this connection. Once it has been asked for, the service must return [`Reply::Parked`] (HTTP) or
-    /// [`LineReply::Parked`]; the connection goes on when the last clone is gone. An HTTP request is then answered with `status`.
+    /// [`LineReply::Parked`]; the connection goes on when the last clone is gone. An HTTP request is then answered with `status`, or
+    /// with 503 and `Retry-After: 1` when the ticket was refused.
     fn ticket(&self, status: u16) -> Ticket;
 }
 
@@ -137,4 +138,15 @@ pub trait Service: Send + Sync + 'static {
 
     /// Something that is no frame.
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, worker: &mut Self::Worker);
+
+    /// A pool thread has handled all the events that it took; it holds no connection now. It may block for a disk here: the other threads
+    /// of the pool go on.
+    fn after_events(&self, worker: &mut Self::Worker) {
+        let _ = worker;
+    }
+
+    /// The UDP thread has handed over a batch of datagrams. Must not block.
+    fn after_datagrams(&self, worker: &mut Self::Worker) {
+        let _ = worker;
+    }
 }

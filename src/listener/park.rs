@@ -23,12 +23,15 @@ use super::http::Response;
 use super::reply::{self, Form};
 use super::slots::{ConnId, Slot};
 use crate::clock;
-use crate::ticket::Ticket;
+use crate::ticket::{Outcome, Ticket};
 
 const NONE: u64 = 0;
 const WAITING: u64 = 1;
 const PARKED: u64 = 2;
 const DONE: u64 = 3;
+
+/// The status of a parked request whose work was refused.
+const REFUSED: u16 = 503;
 
 fn word(sequence: u32, status: u16, state: u64) -> u64 {
     u64::from(sequence) << 32 | u64::from(status) << 8 | state
@@ -81,8 +84,9 @@ impl Park for Parking<'_> {
         let sequence = sequence(self.slot.park.load(Ordering::SeqCst));
         self.slot.park.store(word(sequence, 0, WAITING), Ordering::SeqCst);
         let (core, id) = (Arc::downgrade(self.core), self.id);
-        let ticket = Ticket::new(move || {
+        let ticket = Ticket::new(move |outcome| {
             if let Some(core) = core.upgrade() {
+                let status = if outcome == Outcome::Refused { REFUSED } else { status };
                 complete(&core, id, sequence, status);
             }
         });
@@ -130,7 +134,7 @@ fn resume(core: &Core, conn: &mut Conn, status: u16) -> Next {
     if let Some(parked) = conn.parked.take()
         && let Some(form) = parked.form
     {
-        answer(core, conn, &Response::empty(status), form, Some(parked.since), &mut Vec::new());
+        answer(core, conn, &response(status), form, Some(parked.since), &mut Vec::new());
         if let Some(next) = conn.after_reply() {
             return next;
         }
@@ -139,6 +143,14 @@ fn resume(core: &Core, conn: &mut Conn, status: u16) -> Next {
         true if conn.broken => Next::Close(CloseReason::Peer),
         true => Next::Read,
         false => Next::Again,
+    }
+}
+
+/// The answer to a request that was parked.
+pub(super) fn response(status: u16) -> Response {
+    match status {
+        REFUSED => Response::try_again("the record could not be stored; try again\n"),
+        status => Response::empty(status),
     }
 }
 

@@ -304,6 +304,7 @@ fn run<S: Service>(core: &Arc<Core>, hands: &mut Hands<S>, heartbeat: &Heartbeat
         let slow = end_ms > start_ms + 1;
         take = if slow { 1 } else { (take * 2).min(EVENTS_PER_WAIT) };
         survive(|| hands.sweep_if_due(core, end_ms));
+        survive(|| hands.service.after_events(&mut hands.worker));
     }
 }
 

@@ -217,7 +217,7 @@ impl<S: Service> Hands<S> {
                 response
             }
             (Some(Reply::Parked), true) => match park::settle(slot) {
-                Some(status) => Response::empty(status),
+                Some(status) => park::response(status),
                 None => {
                     conn.parked = Some(ParkedReply { form: Some(form), since });
                     return Ok(Some(Next::Parked));

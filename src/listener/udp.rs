@@ -258,6 +258,7 @@ impl<S: Service> Receiver<S> {
             let frame = &self.buffers[start..start + bytes];
             hand_over(&*self.service, &mut self.worker, frame, *cut, &self.panics);
         }
+        self.service.after_datagrams(&mut self.worker);
         Ok(received.len())
     }
 }

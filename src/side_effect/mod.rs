@@ -6,7 +6,18 @@
 //!
 //! Every accepted task ends in exactly one of delivered, dropped (with a reason) and failed:
 //! `accepted = delivered + dropped + failed + queued + waiting + in flight` ([`Counts::add_up`]).
+//!
+//! With a durable store ([`Ledger`]) tasks are accepted by it, before the record is acked; a sink accepts a task when it reads it from
+//! there, nothing is dropped, and what is left at the end is kept.
+//!
+//! ```text
+//! without:  pipeline ──submit──▶ queue ──▶ workers ──▶ sink
+//! with:     pipeline ──accept──▶ ledger ──take (refill)──▶ queue ──▶ workers ──reserve──▶ sink
+//!                                  ▲                                  │ failed, ended, returned
+//!                                  └──────────────────────────────────┘
+//! ```
 
+mod backlog;
 mod digest;
 mod ledger;
 mod meters;
@@ -15,13 +26,15 @@ mod queue;
 pub mod retry;
 mod task;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod timer;
 mod worker;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -64,6 +77,8 @@ pub struct Drained {
     pub dropped: u64,
     /// Attempts that did not come back even after being cut off; their outcome is unknown.
     pub unfinished: u64,
+    /// Tasks that were given back to the durable store; they are pending there.
+    pub kept: u64,
 }
 
 /// All sinks of the program with their threads.
@@ -77,6 +92,8 @@ pub struct SideEffects {
 
 impl SideEffects {
     /// Starts every sink's workers (`workers` threads each, named after the sink) and, where waiting for room is allowed, the timer.
+    /// A `ledger` must have been opened with the names of these sinks in this order; what is pending in it is delivered beside what
+    /// comes.
     ///
     /// # Errors
     /// A thread could not be started; those that were have been stopped again.
@@ -96,7 +113,8 @@ impl SideEffects {
         ledger: Option<&Arc<dyn Ledger>>,
         registry: &Registry,
     ) -> io::Result<SideEffects> {
-        let kick = (settings.enqueue_mode == EnqueueMode::Wait && !specs.is_empty()).then(timer::channel);
+        let may_wait = settings.enqueue_mode == EnqueueMode::Wait && ledger.is_none();
+        let kick = (may_wait && !specs.is_empty()).then(timer::channel);
         let mut destinations: HashMap<String, Arc<Destination>> = HashMap::new();
         let mut queues = Vec::new();
         for (number, spec) in specs.into_iter().enumerate() {
@@ -117,6 +135,15 @@ impl SideEffects {
                 timer: kick.as_ref().map(|(tx, _)| tx.clone()),
             };
             queues.push(Arc::new(SinkQueue { shared: Shared::new(parts, settings, registry) }));
+        }
+        if let Some(ledger) = ledger {
+            // The ledger must not keep those alive that hold it.
+            let sinks: Vec<Weak<Shared>> = queues.iter().map(|q| Arc::downgrade(&q.shared)).collect();
+            ledger.on_pending(Box::new(move |sink| {
+                if let Some(shared) = sinks.get(sink.0).and_then(Weak::upgrade) {
+                    shared.pending_came();
+                }
+            }));
         }
         let (running, finished) = bounded(1);
         let mut started = SideEffects { queues, workers: Vec::new(), timer: None, finished };
@@ -162,7 +189,8 @@ impl SideEffects {
     }
 
     /// Takes nothing more, finishes what is queued until `deadline`, then cuts off what is under way and counts the rest as
-    /// dropped with reason `shutdown`. Blocks until `deadline` at the latest, and half a second more where a delivery must be cut off.
+    /// dropped with reason `shutdown`. With a ledger, only what can be sent at once is still sent, and the rest is given back to it.
+    /// Blocks until `deadline` at the latest, and half a second more where a delivery must be cut off.
     pub fn drain(self, deadline: Instant) -> Drained {
         for queue in &self.queues {
             queue.shared.begin_drain(deadline);
@@ -186,11 +214,12 @@ impl SideEffects {
             queue.shared.sweep();
             left.dropped += queue.shared.meters.dropped_for(DropReason::Shutdown);
             left.unfinished += queue.counts().in_flight;
+            left.kept += queue.counts().kept;
         }
         if let Some(timer) = self.timer {
             timer.stop();
         }
-        if left != Drained::default() {
+        if left.dropped + left.unfinished > 0 {
             log::warn!(
                 "side effects: {} tasks dropped at shutdown, {} of unknown outcome",
                 left.dropped,

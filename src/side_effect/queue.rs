@@ -1,11 +1,12 @@
 //! One sink's door: a bounded queue, and the waiting room before it.
 //!
 //! [`SinkQueue::submit`] never blocks: it touches the bounded channel and, with `enqueue_mode: wait` and a full queue, a lock
-//! that is only ever held for moving one task.
+//! that is only ever held for moving one task. With a durable store nobody submits: the workers fill the queue from there
+//! (`backlog`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -16,7 +17,7 @@ use super::digest::Digest;
 use super::ledger::{Ledger, SinkNumber};
 use super::meters::Meters;
 use super::pace::Destination;
-use super::retry::Policy;
+use super::retry::{Limits, Policy};
 use super::task::{DropReason, End, Submitted, Task};
 use super::worker::Gate;
 use crate::config::EnqueueMode;
@@ -56,7 +57,10 @@ pub(super) struct Shared {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) destination: Arc<Destination>,
     pub(super) ledger: Option<Arc<dyn Ledger>>,
+    /// With a ledger it has no limits: those of a task were fixed when it was accepted.
     pub(super) policy: Policy,
+    /// What a task accepted now is given.
+    pub(super) limits: Limits,
     pub(super) timeout: Duration,
     pub(super) meters: Meters,
     pub(super) digest: Option<Digest>,
@@ -70,7 +74,12 @@ pub(super) struct Shared {
     pub(super) rx: Receiver<Job>,
     room: Mutex<VecDeque<Waiting>>,
     room_len: AtomicUsize,
-    bytes: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
+    pub(super) capacity: usize,
+    /// Held by the worker that fills the queue from the ledger; the others do not wait for it.
+    pub(super) filling: Mutex<()>,
+    /// Tasks given back to the ledger.
+    pub(super) kept: AtomicU64,
     /// Tells the timer that a deadline has appeared.
     timer: Option<Sender<()>>,
 }
@@ -100,12 +109,14 @@ pub struct Counts {
     pub waiting_for_room: u64,
     pub waiting_for_attempt: u64,
     pub in_flight: u64,
+    /// Given back to the durable store, where they stay pending.
+    pub kept: u64,
 }
 
 impl Counts {
     /// Whether every accepted task is accounted for.
     pub fn add_up(&self) -> bool {
-        let ended = self.delivered + self.dropped + self.failed;
+        let ended = self.delivered + self.dropped + self.failed + self.kept;
         self.accepted
             == ended + self.queued + self.waiting_for_room + self.waiting_for_attempt + self.in_flight
     }
@@ -119,6 +130,11 @@ impl Shared {
     ) -> Arc<Shared> {
         let capacity = settings.queue_size.max(1);
         let (tx, rx) = bounded(capacity);
+        let limits = parts.policy.limits();
+        let (policy, mode) = match parts.ledger {
+            Some(_) => (parts.policy.without_limits(), EnqueueMode::Drop),
+            None => (parts.policy, settings.enqueue_mode),
+        };
         let shared = Arc::new(Shared {
             meters: Meters::new(registry, &parts.name, capacity),
             number: parts.number,
@@ -127,18 +143,22 @@ impl Shared {
             sink: parts.sink,
             destination: parts.destination,
             ledger: parts.ledger,
-            policy: parts.policy,
+            policy,
+            limits,
             timeout: settings.timeout.min(TIMEOUT_MAX),
             digest: parts.digest,
             gate: Mutex::new(Gate::default()),
             wakes: (0..settings.workers).map(|_| bounded(1)).collect(),
-            mode: settings.enqueue_mode,
+            mode,
             enqueue_timeout: settings.enqueue_timeout.min(TIMEOUT_MAX),
             tx: ArcSwapOption::from_pointee(tx),
             rx,
             room: Mutex::new(VecDeque::new()),
             room_len: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            capacity,
+            filling: Mutex::new(()),
+            kept: AtomicU64::new(0),
             timer: parts.timer,
         });
         let weak = Arc::downgrade(&shared);
@@ -148,6 +168,12 @@ impl Shared {
                 (c.queued + c.waiting_for_room + c.waiting_for_attempt) as f64
             })
         });
+        if let Some(ledger) = &shared.ledger {
+            let (ledger, number) = (Arc::downgrade(ledger), shared.number);
+            registry.gauge_fn(&metrics::TASKS_STORED, &[&shared.name], move || {
+                ledger.upgrade().map_or(0.0, |ledger| ledger.pending(number) as f64)
+            });
+        }
         shared
     }
 
@@ -158,14 +184,16 @@ impl Shared {
             delivered: self.meters.delivered.get(),
             dropped: self.meters.dropped.get(),
             failed: self.meters.failed.get(),
-            queued: self.rx.len() as u64,
+            queued: self.rx.len() as u64 + u64::from(gate.has_front()),
             waiting_for_room: self.room_len.load(Ordering::SeqCst) as u64,
             waiting_for_attempt: gate.deferred_len() as u64,
             in_flight: u64::try_from(self.meters.in_flight.get()).unwrap_or(0),
+            kept: self.kept.load(Ordering::SeqCst),
         }
     }
 
     fn submit(&self, task: Task, ticket: &mut dyn FnMut() -> Ticket) -> Submitted {
+        debug_assert!(self.ledger.is_none(), "with a ledger, tasks go there");
         self.meters.accepted.inc();
         let len = task.record.len();
         let before = self.bytes.fetch_add(len, Ordering::SeqCst);
@@ -189,7 +217,7 @@ impl Shared {
     }
 
     #[allow(clippy::result_large_err, reason = "the channel gives the task back, which is moved on at once")]
-    fn try_queue(&self, job: Job) -> Result<(), TrySendError<Job>> {
+    pub(super) fn try_queue(&self, job: Job) -> Result<(), TrySendError<Job>> {
         match &*self.tx.load() {
             Some(tx) => tx.try_send(job),
             None => Err(TrySendError::Disconnected(job)),
@@ -226,12 +254,11 @@ impl Shared {
     }
 
     /// The next task of the queue, or `None`. The place that it leaves goes to the oldest one in the waiting room; the caller drops the
-    /// tickets of those that left it when it holds no lock, since the last clone of one sends a reply.
-    pub(super) fn take(&self) -> (Option<Job>, Vec<Ticket>) {
+    /// tickets of those that left it, which go to `freed`, when it holds no lock, since the last clone of one sends a reply.
+    pub(super) fn take(&self, freed: &mut Vec<Ticket>) -> Option<Job> {
         let mut job = self.rx.try_recv().ok();
-        let mut freed = Vec::new();
         if self.mode == EnqueueMode::Drop {
-            return (job, freed);
+            return job;
         }
         let mut room = self.room.lock();
         while let Some(waiting) = room.pop_front() {
@@ -250,7 +277,7 @@ impl Shared {
             }
         }
         self.room_len.store(room.len(), Ordering::SeqCst);
-        (job, freed)
+        job
     }
 
     /// Whether neither the queue nor the waiting room holds a task.
@@ -300,9 +327,14 @@ impl Shared {
         self.tx.store(None);
     }
 
-    /// Drops all that is left after the workers have gone.
+    /// Takes nothing more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.tx.load().is_none()
+    }
+
+    /// Drops all that is left after the workers have gone; with a ledger, gives it back.
     pub(super) fn sweep(&self) {
-        let mut left = self.gate.lock().take_deferred();
+        let mut left = self.gate.lock().take_waiting();
         let waiting = std::mem::take(&mut *self.room.lock());
         self.room_len.store(0, Ordering::SeqCst);
         // The channel says "disconnected" when the last submit that was under way has ended.
@@ -310,7 +342,10 @@ impl Shared {
             left.push(job);
         }
         for job in left.iter().chain(waiting.iter().map(|w| &w.job)) {
-            self.dropped(job, DropReason::Shutdown);
+            match &self.ledger {
+                Some(ledger) => self.keep(ledger, job),
+                None => drop(self.dropped(job, DropReason::Shutdown)),
+            }
         }
     }
 }
@@ -332,33 +367,18 @@ impl SinkQueue {
         &self.shared.group
     }
 
-    /// Hands a task over. Never blocks. `ticket` is asked for exactly when the answer is [`Submitted::Waiting`]; that
+    /// Hands a task over; not for a program with a ledger, which takes the tasks itself ([`SinkQueue::to_store`]). Never blocks. `ticket` is asked for exactly when the answer is [`Submitted::Waiting`]; that
     /// clone goes away when the task has got into the queue or was dropped because its time was up.
     pub fn submit(&self, task: Task, ticket: &mut dyn FnMut() -> Ticket) -> Submitted {
         self.shared.submit(task, ticket)
     }
 
-    /// Hands over a task that can wait elsewhere (in a store): it is queued, or given back when there is no room.
-    ///
-    /// # Errors
-    /// The task, untouched and not counted.
-    pub fn offer(&self, task: Task) -> Result<(), Box<Task>> {
-        let len = task.record.len();
-        let before = self.shared.bytes.fetch_add(len, Ordering::SeqCst);
-        let job = Job { attempts: task.attempts_made, task, not_before: None };
-        let refused = if before > 0 && before.saturating_add(len) > QUEUE_BYTES_MAX {
-            job
-        } else {
-            match self.shared.try_queue(job) {
-                Ok(()) => {
-                    self.shared.meters.accepted.inc();
-                    return Ok(());
-                }
-                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
-            }
-        };
-        self.shared.bytes.fetch_sub(len, Ordering::SeqCst);
-        Err(Box::new(refused.task))
+    /// The task as the ledger is to take it in: under this sink's number, with the limits that the configuration gives it now and
+    /// that it keeps for ever.
+    pub fn to_store(&self, mut task: Task) -> (SinkNumber, Task) {
+        task.attempts_max = self.shared.limits.attempts_max;
+        task.expires_at = self.shared.limits.expires_at(task.accepted_at);
+        (self.shared.number, task)
     }
 
     /// Where this sink's tasks are. Not one instant's picture while workers are busy.

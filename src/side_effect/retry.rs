@@ -6,7 +6,7 @@
 //! time probes it, at delays that double, while all other tasks wait without using up attempts. Any answer that shows the
 //! sink at work opens it again.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Attempts when `async.retry.max_attempts` is not set and nothing is durable: the predecessor's default.
 pub const ATTEMPTS_MAX_DEFAULT: u32 = 3;
@@ -76,7 +76,34 @@ pub struct Policy {
     pub blocked_probe: Duration,
 }
 
+/// What a task may cost, fixed when it is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most attempts; `None`: only its age bounds them.
+    pub attempts_max: Option<u32>,
+    /// Oldest it may get; `None`: no limit.
+    pub age_max: Option<Duration>,
+}
+
+impl Limits {
+    /// When a task accepted at `accepted_at` is given up; `None`: never, for its age.
+    pub fn expires_at(&self, accepted_at: SystemTime) -> Option<SystemTime> {
+        self.age_max.and_then(|max| accepted_at.checked_add(max))
+    }
+}
+
 impl Policy {
+    /// The limits that it gives to a task.
+    pub fn limits(&self) -> Limits {
+        Limits { attempts_max: self.attempts_max, age_max: self.age_max }
+    }
+
+    /// The same for tasks that bring their own limits.
+    #[must_use]
+    pub fn without_limits(self) -> Policy {
+        Policy { attempts_max: None, age_max: None, ..self }
+    }
+
     /// The policy that the configuration asks for. An explicit `max_attempts` is literal (0 counts as 1); where it is not set,
     /// the durable store has `max_age` as its bound, and without a store it is [`ATTEMPTS_MAX_DEFAULT`].
     pub fn from_config(settings: &crate::config::SideEffects) -> Self {

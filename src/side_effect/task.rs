@@ -50,7 +50,7 @@ pub struct Task {
     pub source: &'static str,
     /// When the record was accepted.
     pub accepted_at: SystemTime,
-    /// Attempts made before this process took the task over: 0 unless it comes from a store.
+    /// Attempts made so far, over all processes; in a delivery: before this attempt.
     pub attempts_made: u32,
     /// The task's own limit of attempts, fixed at acceptance; `None`: the sink's.
     pub attempts_max: Option<u32>,
@@ -72,6 +72,11 @@ impl Task {
             attempts_max: None,
             expires_at: None,
         }
+    }
+
+    /// The number of the attempt that is under way, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempts_made.saturating_add(1)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Queues and workers with a scripted sink, and with real servers.
 
 mod http;
+mod ledger;
 mod queue;
 mod trouble;
 
@@ -12,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::retry::Class;
+use super::testing::MemoryLedger;
 use super::*;
 use crate::config;
 use crate::sink::DeliveryError;
@@ -146,10 +148,19 @@ fn spec(sink: Arc<TestSink>) -> SinkSpec {
 }
 
 fn start(settings: &config::SideEffects, specs: Vec<SinkSpec>) -> (SideEffects, Registry) {
+    start_with(settings, specs, None)
+}
+
+fn start_with(
+    settings: &config::SideEffects,
+    specs: Vec<SinkSpec>,
+    ledger: Option<&Arc<MemoryLedger>>,
+) -> (SideEffects, Registry) {
     let registry = Registry::new();
     let policy = Policy { blocked_probe: Duration::from_millis(20), ..Policy::from_config(settings) };
-    let started = SideEffects::start_with_policy(settings, policy, specs, None, &registry).expect("threads");
-    (started, registry)
+    let ledger = ledger.map(|ledger| Arc::clone(ledger) as Arc<dyn Ledger>);
+    let started = SideEffects::start_with_policy(settings, policy, specs, ledger.as_ref(), &registry);
+    (started.expect("threads"), registry)
 }
 
 fn task_of(n: usize) -> Task {

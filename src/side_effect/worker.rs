@@ -10,14 +10,21 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select};
 
 use super::queue::{Job, Shared};
-use super::retry::{self, Admission, Class, Condition, Health};
+use super::retry::{self, Admission, Class, Condition, GiveUp, Health};
 use super::task::{DropReason, End, TaskId};
 use crate::clock;
 use crate::sink::DeliveryError;
+use crate::ticket::Ticket;
 
 /// Tasks that may wait for another attempt beside the queue (and as many more as there are workers). While the sink is down
 /// fresh tasks take turns as the probe until so many wait, so that neither an outage nor one poisoned task uses up one task's attempts at once.
 pub(super) const DEFERRED_TASKS_MAX: usize = 16;
+/// The same with a durable store, where a task has a day of attempts and its fellows must not wait for it that long.
+pub(super) const DEFERRED_TASKS_MAX_DURABLE: usize = 256;
+/// How long a sink rests after the store could not write down an attempt; a random half is taken off.
+const RESERVE_PAUSE: Duration = Duration::from_millis(500);
+/// How often an idle worker asks the store again for a task that it could not read.
+const TAKE_AGAIN: Duration = Duration::from_secs(1);
 /// Shortest time between two lines of one kind about one sink: failed tasks, dropped tasks, going down.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -27,6 +34,10 @@ pub(super) struct Gate {
     health: Health,
     /// Tasks that wait for another attempt, oldest first.
     deferred: Vec<Job>,
+    /// With a ledger: the head of the queue, taken out to see how old it is.
+    front: Option<Job>,
+    /// Nothing is tried before: the store could not write down an attempt.
+    reserve_at: Option<Instant>,
     /// Set once, when the drain begins: when it must end.
     drain_until: Option<Instant>,
     went_down_at: Option<Instant>,
@@ -59,8 +70,38 @@ impl Gate {
         self.deferred.len()
     }
 
-    pub(super) fn take_deferred(&mut self) -> Vec<Job> {
-        std::mem::take(&mut self.deferred)
+    /// Whether the head of the queue has been taken out.
+    pub(super) fn has_front(&self) -> bool {
+        self.front.is_some()
+    }
+
+    /// All that waits outside the queue.
+    pub(super) fn take_waiting(&mut self) -> Vec<Job> {
+        let mut waiting = std::mem::take(&mut self.deferred);
+        waiting.extend(self.front.take());
+        waiting
+    }
+
+    /// The head of the queue, for which `next` is asked where it is not there yet, if `is_late` says so; else a deferred task of which it
+    /// says so.
+    pub(super) fn take_late(
+        &mut self,
+        next: impl FnOnce() -> Option<Job>,
+        is_late: impl Fn(&Job) -> bool,
+    ) -> Option<Job> {
+        if self.front.is_none() {
+            self.front = next();
+        }
+        if self.front.as_ref().is_some_and(&is_late) {
+            return self.front.take();
+        }
+        let at = self.deferred.iter().position(is_late)?;
+        Some(self.deferred.remove(at))
+    }
+
+    /// Every task that waits outside the queue.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Job> {
+        self.front.iter().chain(&self.deferred)
     }
 
     /// The oldest deferred task of those with the fewest attempts whose time has come.
@@ -78,6 +119,8 @@ impl Gate {
 enum Next {
     /// Try this task; the flag says that it is the probe.
     Attempt(Job, bool),
+    /// This task is too old for a further attempt.
+    Expire(Job),
     /// Tell of so many dropped records.
     Digest(u64, Duration, bool),
     /// Nothing may be sent before this time, whatever comes in.
@@ -92,8 +135,10 @@ pub(super) fn run(shared: &Arc<Shared>, number: usize) {
     let wake = &shared.wakes[number].1;
     loop {
         shared.say_drops();
+        shared.refill();
         match shared.next() {
             Next::Attempt(job, probe) => shared.attempt(job, probe),
+            Next::Expire(job) => shared.expire(&job),
             Next::Digest(dropped, within, probe) => shared.tell_digest(dropped, within, probe),
             Next::Hold(until) => shared.wait(wake, until, false),
             Next::Idle(until) => shared.wait(wake, until, true),
@@ -105,27 +150,64 @@ pub(super) fn run(shared: &Arc<Shared>, number: usize) {
 impl Shared {
     fn next(&self) -> Next {
         let now = clock::now();
+        let mut freed = Vec::new();
         let mut gate = self.gate.lock();
+        let next = match self.take_late(&mut gate) {
+            Some(job) => Next::Expire(job),
+            None => self.decide(now, &mut gate, &mut freed),
+        };
+        let next = match (next, &self.ledger) {
+            (Next::Attempt(job, probe), _) => {
+                self.meters.in_flight.add(1);
+                Next::Attempt(job, probe)
+            }
+            (Next::Expire(job), _) => {
+                self.meters.in_flight.add(1);
+                Next::Expire(job)
+            }
+            // What cannot be sent now is safe where it is.
+            (Next::Hold(_) | Next::Idle(_), Some(_)) if gate.drain_until.is_some() => Next::Exit,
+            (Next::Hold(until), Some(_)) => Next::Hold(self.or_expiry(&gate, now, until)),
+            (Next::Idle(until), Some(ledger)) => {
+                let until = self.or_expiry(&gate, now, until);
+                // Where something came since the queue was filled, a wake is there, too.
+                let unread = ledger.pending(self.number) > 0;
+                Next::Idle(until.into_iter().chain(unread.then_some(now + TAKE_AGAIN)).min())
+            }
+            (other, _) => other,
+        };
+        drop(gate);
+        drop(freed);
+        next
+    }
+
+    /// What to do at `now`. The tickets of those who got in by it go to `freed`, to be dropped when the gate is open.
+    fn decide(&self, now: Instant, gate: &mut Gate, freed: &mut Vec<Ticket>) -> Next {
         let draining = gate.drain_until;
         let digest_due = self.digest.as_ref().and_then(|d| d.due_at());
+        // Looked at once: a task that comes from here on makes the channel ready, and an idle worker waits for that.
+        let empty = self.is_empty() && gate.front.is_none();
         if let Some(until) = draining {
-            let nothing_left = self.is_empty() && gate.deferred.is_empty() && digest_due.is_none();
+            let nothing_left = empty && gate.deferred.is_empty() && digest_due.is_none();
             if nothing_left || now >= until {
                 return Next::Exit;
             }
         }
         let sooner = |at: Option<Instant>| at.into_iter().chain(draining).min();
+        if gate.reserve_at.is_some_and(|at| at > now) {
+            return Next::Hold(sooner(gate.reserve_at));
+        }
         let probe = match gate.health.admit(now) {
             Admission::Go => false,
             Admission::Probe => true,
             Admission::Wait(at) => return Next::Hold(sooner(at)),
         };
-        // Looked at once: a task that comes from here on makes the channel ready, and an idle worker waits for that.
-        let empty = self.is_empty();
-        let fresh = !empty && gate.deferred.len() < DEFERRED_TASKS_MAX;
+        let deferred_max =
+            if self.ledger.is_some() { DEFERRED_TASKS_MAX_DURABLE } else { DEFERRED_TASKS_MAX };
+        let fresh = !empty && gate.deferred.len() < deferred_max;
         let due = gate.due(now);
         // The last message of a drain tells what was dropped, without waiting for the window to end.
-        let digest_now = digest_due.is_some_and(|at| at <= now || (draining.is_some() && self.is_empty()));
+        let digest_now = digest_due.is_some_and(|at| at <= now || (draining.is_some() && empty));
         if !fresh && due.is_none() && !digest_now {
             return if empty {
                 Next::Idle(sooner(gate.next_due_at().into_iter().chain(digest_due).min()))
@@ -143,15 +225,12 @@ impl Shared {
             return Next::Digest(dropped, within, probe);
         }
         // Up: oldest first. Down: a fresh task is the probe, so that the failed ones keep their attempts.
-        let (job, freed) = match due {
-            Some(i) if !(probe && fresh) => (Some(gate.deferred.remove(i)), Vec::new()),
-            _ => self.take(),
+        let job = match due {
+            Some(i) if !(probe && fresh) => Some(gate.deferred.remove(i)),
+            _ => gate.front.take().or_else(|| self.take(freed)),
         };
-        let next = match job {
-            Some(job) => {
-                self.meters.in_flight.add(1);
-                Next::Attempt(job, probe)
-            }
+        match job {
+            Some(job) => Next::Attempt(job, probe),
             None => {
                 // What was there a moment ago has just run out of time: look again.
                 if probe {
@@ -159,10 +238,7 @@ impl Shared {
                 }
                 Next::Idle(Some(now))
             }
-        };
-        drop(gate);
-        drop(freed);
-        next
+        }
     }
 
     /// Waits for a change, for `until`, and, with `for_tasks`, for a task in the queue.
@@ -205,6 +281,7 @@ impl Shared {
             job.attempts -= 1;
             return self.defer_unreserved(job, probe);
         }
+        job.task.attempts_made = job.attempts - 1;
         let started = clock::now();
         let deadline = self.deadline(started);
         let result = guarded(|| self.sink.deliver(&job.task, deadline));
@@ -219,7 +296,7 @@ impl Shared {
     }
 
     /// Ends a task that a worker held.
-    fn end(&self, job: &Job, end: &End<'_>) {
+    pub(super) fn end(&self, job: &Job, end: &End<'_>) {
         match end {
             End::Delivered => self.meters.delivered.inc(),
             End::Failed { .. } => self.meters.failed.inc(),
@@ -239,11 +316,15 @@ impl Shared {
         self.wake_all();
     }
 
-    fn defer_unreserved(&self, mut job: Job, probe: bool) {
+    /// Back to where it was; for a moment nothing is tried.
+    fn defer_unreserved(&self, job: Job, probe: bool) {
+        let pause = RESERVE_PAUSE.mul_f64(0.5 + 0.5 * fastrand::f64());
+        let mut gate = self.gate.lock();
+        gate.reserve_at = Some(clock::now() + pause);
         if probe {
-            self.gate.lock().health.probe_abandoned();
+            gate.health.probe_abandoned();
         }
-        job.not_before = clock::now().checked_add(self.policy.delay(u32::MAX, fastrand::f64()));
+        drop(gate);
         self.defer(job);
     }
 
@@ -251,13 +332,29 @@ impl Shared {
     fn judge_task(&self, mut job: Job, error: &DeliveryError, now: Instant) {
         let draining = self.gate.lock().drain_until;
         if draining.is_some_and(|until| now >= until) && error.class != Class::Permanent {
-            return self.end(&job, &End::Dropped(DropReason::Shutdown));
+            return match &self.ledger {
+                // Cut off: its outcome is unknown, and the attempt is on the disk already.
+                Some(ledger) => {
+                    self.meters.in_flight.add(-1);
+                    self.keep(ledger, &job);
+                }
+                None => self.end(&job, &End::Dropped(DropReason::Shutdown)),
+            };
         }
-        let age = clock::wall().duration_since(job.task.accepted_at).unwrap_or_default();
-        match self.policy.another(job.attempts, job.task.attempts_max, age, error.class) {
+        let wall = clock::wall();
+        let age = wall.duration_since(job.task.accepted_at).unwrap_or_default();
+        let another = match self.policy.another(job.attempts, job.task.attempts_max, age, error.class) {
+            Ok(()) if self.is_late(&job.task, wall) => Err(GiveUp::Expired),
+            other => other,
+        };
+        match another {
             Ok(()) => {
                 let own = self.policy.delay(job.attempts, fastrand::f64());
-                job.not_before = now.checked_add(own.max(error.retry_after.map_or(own, retry::retry_after)));
+                let delay = own.max(error.retry_after.map_or(own, retry::retry_after));
+                job.not_before = now.checked_add(delay);
+                if let Some(ledger) = &self.ledger {
+                    ledger.failed(self.number, &job.task, job.attempts, wall + delay, error);
+                }
                 self.defer(job);
             }
             Err(reason) => {
@@ -268,7 +365,7 @@ impl Shared {
     }
 
     /// One line per task that was given up, at most one in [`LINE_INTERVAL`]; the rest is counted in the next.
-    fn say_failed(&self, job: &Job, reason: &str, error: &DeliveryError, now: Instant) {
+    pub(super) fn say_failed(&self, job: &Job, reason: &str, error: &DeliveryError, now: Instant) {
         let mut gate = self.gate.lock();
         if !gate.failure_line.allows(now) {
             gate.failures_unsaid += 1;
@@ -358,8 +455,8 @@ impl Shared {
             }
             Condition::Down => log::warn!("{name}: down, probing with one task at growing delays: {error}"),
             Condition::Blocked => log::error!(
-                "{name}: refuses everything until somebody acts: {error}; tasks are kept up to the queue's bound, \
-                 next probe in about {} s",
+                "{name}: refuses everything until somebody acts: {error}; tasks are kept {}, next probe in about {} s",
+                if self.ledger.is_some() { "on disk" } else { "up to the queue's bound" },
                 self.policy.blocked_probe.as_secs()
             ),
         }

@@ -89,8 +89,12 @@ impl Sink for Forward {
                 })
             }
             Way::Http(endpoint) => {
-                let id = task.id.to_string();
-                let headers = [("content-type", "application/json"), ("idempotency-key", &id)];
+                let (id, attempt) = (task.id.to_string(), task.attempt().to_string());
+                let headers = [
+                    ("content-type", "application/json"),
+                    ("idempotency-key", &*id),
+                    (webhook::ATTEMPT_HEADER, &*attempt),
+                ];
                 let answer = self.client.post(endpoint, &headers, &task.record, deadline)?;
                 webhook::judge(endpoint, &answer)
             }

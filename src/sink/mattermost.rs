@@ -69,13 +69,14 @@ impl Mattermost {
     }
 
     fn post(&self, id: TaskId, text: &str, deadline: Instant) -> Result<(), DeliveryError> {
-        let mut headers = vec![("content-type", "application/json")];
+        let id = id.to_string();
+        let mut headers = vec![("content-type", "application/json"), ("idempotency-key", &*id)];
         let bearer;
         let body = match &self.way {
             Way::Api { token, channel } => {
                 bearer = format!("Bearer {}", token.expose());
                 headers.push(("authorization", &bearer));
-                json!({ "channel_id": channel, "message": text, "pending_post_id": id.to_string() })
+                json!({ "channel_id": channel, "message": text, "pending_post_id": id })
             }
             Way::Webhook => json!({ "text": text }),
         };

@@ -69,8 +69,11 @@ impl Slack {
         }
     }
 
-    fn post(&self, text: &str, deadline: Instant) -> Result<(), DeliveryError> {
-        let mut headers = vec![("content-type", "application/json; charset=utf-8")];
+    /// Slack looks at no idempotency key; it is for what stands between.
+    fn post(&self, id: TaskId, text: &str, deadline: Instant) -> Result<(), DeliveryError> {
+        let id = id.to_string();
+        let mut headers =
+            vec![("content-type", "application/json; charset=utf-8"), ("idempotency-key", &*id)];
         let mut body = json!({ "text": text, "unfurl_links": false, "unfurl_media": false });
         let bearer;
         if let Way::Api { token, channel } = &self.way {
@@ -92,11 +95,11 @@ impl Sink for Slack {
     }
 
     fn deliver(&self, task: &Task, deadline: Instant) -> Result<(), DeliveryError> {
-        self.post(&self.messages.text(task), deadline)
+        self.post(task.id, &self.messages.text(task), deadline)
     }
 
-    fn deliver_text(&self, _id: TaskId, text: &str, deadline: Instant) -> Result<(), DeliveryError> {
-        self.post(&self.messages.own(text), deadline)
+    fn deliver_text(&self, id: TaskId, text: &str, deadline: Instant) -> Result<(), DeliveryError> {
+        self.post(id, &self.messages.own(text), deadline)
     }
 
     fn abort(&self) {

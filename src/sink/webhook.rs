@@ -17,6 +17,9 @@ use crate::config::MessageFormat;
 use crate::secret::Secret;
 use crate::side_effect::{Task, TaskId};
 
+/// Tells the destination which attempt of a task this is, from 1. No standard names such a header.
+pub(super) const ATTEMPT_HEADER: &str = "x-delivery-attempt";
+
 /// A JSON endpoint.
 pub(super) struct Webhook {
     endpoint: Endpoint,
@@ -46,12 +49,13 @@ impl Webhook {
         self.endpoint.expose().to_owned()
     }
 
-    fn post(&self, id: TaskId, body: &[u8], deadline: Instant) -> Result<(), DeliveryError> {
-        let id = id.to_string();
+    fn post(&self, id: TaskId, attempt: u32, body: &[u8], deadline: Instant) -> Result<(), DeliveryError> {
+        let (id, attempt) = (id.to_string(), attempt.to_string());
         let seconds = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).to_string();
         let mut headers = vec![
             ("content-type", "application/json"),
             ("idempotency-key", &id),
+            (ATTEMPT_HEADER, &attempt),
             ("webhook-id", &id),
             ("webhook-timestamp", &seconds),
         ];
@@ -120,8 +124,10 @@ impl Sink for Webhook {
 
     fn deliver(&self, task: &Task, deadline: Instant) -> Result<(), DeliveryError> {
         match self.messages.format() {
-            MessageFormat::Raw => self.post(task.id, &task.record, deadline),
-            MessageFormat::Text => self.post(task.id, &envelope(task, &self.messages.text(task)), deadline),
+            MessageFormat::Raw => self.post(task.id, task.attempt(), &task.record, deadline),
+            MessageFormat::Text => {
+                self.post(task.id, task.attempt(), &envelope(task, &self.messages.text(task)), deadline)
+            }
         }
     }
 
@@ -132,7 +138,7 @@ impl Sink for Webhook {
             "timestamp": jiff::Timestamp::try_from(clock::wall()).unwrap_or_default().to_string(),
             "text": self.messages.own(text),
         });
-        self.post(id, body.to_string().as_bytes(), deadline)
+        self.post(id, 1, body.to_string().as_bytes(), deadline)
     }
 
     fn abort(&self) {

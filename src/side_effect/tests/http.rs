@@ -149,6 +149,6 @@ fn a_hanging_destination_is_cut_off_at_the_end_of_a_drain() {
     let started = clock::now();
     let left = effects.drain(started + Duration::from_millis(100));
     assert!(clock::now() - started < PATIENCE / 2);
-    assert_eq!(left, Drained { dropped: 10, unfinished: 0 });
+    assert_eq!(left, Drained { dropped: 10, unfinished: 0, kept: 0 });
     assert_ends(&queue, 10, 0, 10, 0);
 }

@@ -1,4 +1,4 @@
-//! Failing sinks: retries, outages, poison, pauses, pacing, digests, the ledger.
+//! Failing sinks: retries, outages, poison, pauses, pacing, digests.
 
 use super::*;
 
@@ -236,104 +236,6 @@ fn a_digest_that_is_refused_is_not_told_again() {
     assert!(sink.script.lock().texts.is_empty());
     // The first was under way before the sink turned.
     assert_ends(&queue, 3, 1, 1, 1);
-}
-
-/// Remembers everything; refuses some reservations.
-#[derive(Default)]
-struct TestLedger {
-    refuse: Mutex<u32>,
-    log: Mutex<Vec<String>>,
-}
-
-impl TestLedger {
-    fn note(&self, sink: SinkNumber, task: &Task, what: &str) {
-        self.log.lock().push(format!("{} {} {what}", sink.0, task.id.bits() & 0xff));
-    }
-}
-
-impl Ledger for TestLedger {
-    fn accept(&self, _: &[(SinkNumber, Task)], done: Done) {
-        done(Err(Refused::Closed));
-    }
-
-    fn accepting(&self) -> Result<(), Refused> {
-        Err(Refused::Closed)
-    }
-
-    fn commit(&self) {}
-
-    fn nudge(&self) {}
-
-    fn on_pending(&self, _: Box<dyn Fn(SinkNumber) + Send + Sync>) {}
-
-    fn take(&self, _: SinkNumber) -> Option<Task> {
-        None
-    }
-
-    fn pending(&self, _: SinkNumber) -> usize {
-        0
-    }
-
-    fn reserve(&self, sink: SinkNumber, task: &Task, attempt: u32) -> io::Result<()> {
-        let mut refuse = self.refuse.lock();
-        if *refuse > 0 {
-            *refuse -= 1;
-            return Err(io::Error::other("the disk is full"));
-        }
-        self.note(sink, task, &format!("reserve {attempt}"));
-        Ok(())
-    }
-
-    fn failed(&self, sink: SinkNumber, task: &Task, attempt: u32, _: SystemTime, _: &DeliveryError) {
-        self.note(sink, task, &format!("failed {attempt}"));
-    }
-
-    fn ended(&self, sink: SinkNumber, task: &Task, end: &End<'_>) {
-        let end = match end {
-            End::Delivered => "delivered".to_owned(),
-            End::Failed { attempts, reason, error } => {
-                format!("given up {attempts} {} {error}", reason.label())
-            }
-            End::Dropped(reason) => format!("dropped {}", reason.label()),
-        };
-        self.note(sink, task, &end);
-    }
-
-    fn returned(&self, sink: SinkNumber, task: &Task) {
-        self.note(sink, task, "returned");
-    }
-}
-
-#[test]
-fn a_ledger_sees_every_attempt_before_it_is_made_and_every_end() {
-    let ledger = Arc::new(TestLedger { refuse: Mutex::new(2), ..TestLedger::default() });
-    let sink =
-        TestSink::doing(vec![Act::Fail(Class::Transient), Act::Take, Act::Fail(Class::Permanent)], Act::Take);
-    let settings = config::SideEffects { workers: 1, queue_size: 1, ..settings() };
-    let as_dyn: Arc<dyn Ledger> = Arc::clone(&ledger) as Arc<dyn Ledger>;
-    let effects =
-        SideEffects::start(&settings, vec![spec(Arc::clone(&sink))], Some(&as_dyn), &Registry::new())
-            .expect("threads");
-    let queue = Arc::clone(&effects.queues()[0]);
-    let numbered = |n: u128| Task { id: TaskId::from_bits(n), ..fresh_task() };
-    submit(&queue, numbered(1));
-    eventually("delivered", || queue.counts().delivered == 1);
-    submit(&queue, Task { attempts_made: 5, attempts_max: Some(9), ..numbered(2) });
-    eventually("failed", || queue.counts().failed == 1);
-    effects.drain(soon());
-    submit(&queue, numbered(3));
-    assert_eq!(
-        *ledger.log.lock(),
-        [
-            "0 1 reserve 1",
-            "0 1 reserve 2",
-            "0 1 delivered",
-            "0 2 reserve 6",
-            "0 2 given up 6 permanent scripted",
-            "0 3 dropped shutdown",
-        ]
-    );
-    assert_eq!(sink.attempts().len(), 3, "nothing was sent without a reservation");
 }
 
 #[test]

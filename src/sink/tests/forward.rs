@@ -206,9 +206,10 @@ fn unix_streams_work_alike() {
 fn http_posts_the_record() {
     let server = HttpServer::start(Reply::status(202));
     let sink = forward(ForwardProtocol::Http, &server.url("/in"));
-    let t = task(RECORD);
+    let t = crate::side_effect::Task { attempts_made: 2, ..task(RECORD) };
     sink.deliver(&t, in_time()).expect("taken");
     let r = server.wait_for(1).remove(0);
+    assert_eq!(r.header("x-delivery-attempt"), Some("3"));
     assert_eq!((r.method.as_str(), r.target.as_str(), r.text().as_str()), ("POST", "/in", RECORD));
     assert_eq!(r.header("idempotency-key"), Some(&*t.id.to_string()));
     assert_eq!(r.header("content-type"), Some("application/json"));

@@ -20,6 +20,7 @@ fn each_kind_sends_what_its_service_expects() {
     for r in &all {
         assert_eq!(r.header("user-agent"), Some(concat!("vault-audit-filter/", env!("CARGO_PKG_VERSION"))));
         assert!(r.header("content-type").is_some_and(|c| c.starts_with("application/json")));
+        assert_eq!(r.header("idempotency-key"), Some(&*t.id.to_string()));
     }
     let targets: Vec<&str> = all.iter().map(|r| r.target.as_str()).collect();
     assert_eq!(targets, ["/api/chat.postMessage", PATH, "/api/v4/posts", PATH, PATH]);
@@ -81,6 +82,7 @@ fn webhooks_are_signed_as_the_standard_says() {
         let id = r.header("webhook-id").expect("an id");
         assert_eq!(id, t.id.to_string());
         assert_eq!(r.header("idempotency-key"), Some(id));
+        assert_eq!(r.header("x-delivery-attempt"), Some("1"));
         let timestamp = r.header("webhook-timestamp").expect("a time");
         assert!(timestamp.parse::<u64>().expect("seconds") > 1_700_000_000);
         let signed = [format!("{id}.{timestamp}.").as_bytes(), &r.body].concat();
