@@ -62,6 +62,7 @@ pub mod service;
 pub mod side_effect;
 pub mod signal;
 pub mod sink;
+pub mod store;
 pub mod threads;
 pub mod ticket;
 pub mod trust;

@@ -70,6 +70,24 @@ families! {
     SERVICE_PANICS = Counter "service_panics_total" ["listener"] "Requests, lines and datagrams whose handling panicked; the thread went on.";
     BUFFERED_BYTES = Gauge "buffered_bytes" [] "Bytes of unfinished requests, lines and replies held for all connections.";
     UDP_KERNEL_DROPS = Counter "udp_kernel_drops_total" [] "Datagrams that the kernel dropped because the socket's receive buffer was full.";
+    STORE_UP = Gauge "store_up" ["log"] "1 while the disk takes the store's writes, 0 from a failed write or sync until a fresh segment is there, by log (pending, dead).";
+    STORE_ACCEPTING = Gauge "store_accepting" [] "1 while the store takes new tasks, 0 while it is full or its disk has failed.";
+    STORE_REFUSED = Counter "store_refused_total" [] "Acceptances refused by the store: full, or its disk has failed. Nothing of them was acked.";
+    STORE_PENDING_TASKS = Gauge "store_pending_tasks" [] "Tasks in the store that have not ended, those in the queues and with workers included.";
+    STORE_PARKED_TASKS = Gauge "store_parked_tasks" [] "Pending tasks without further attempts for whose dead letters there is no room.";
+    STORE_OLDEST_PENDING_SECONDS = Gauge "store_oldest_pending_seconds" [] "Age of the oldest pending task that no worker has.";
+    STORE_APPENDED_BYTES = Counter "store_appended_bytes_total" ["log"] "Bytes appended to the store, by log.";
+    STORE_SYNCED_BYTES = Counter "store_synced_bytes_total" ["log"] "Bytes of the store that have become durable, by log.";
+    STORE_SYNCED_RECORDS = Counter "store_synced_records_total" ["log"] "Records that have become durable, by log; divided by the count of store_sync_seconds it is the mean batch size.";
+    STORE_SYNC_SECONDS = Histogram "store_sync_seconds" ["log"] "Duration of one sync of the store, by log.";
+    STORE_FAULTS = Counter "store_faults_total" ["log"] "Writes and syncs of the store that failed, by log.";
+    STORE_DISK_USED = Gauge "store_disk_used_ratio" ["log"] "Share of its bound that a log takes on the disk.";
+    STORE_CARRIED = Counter "store_carried_total" [] "Tasks and dead letters copied forward so that an old segment could go.";
+    STORE_IMPORTED = Counter "store_imported_total" [] "Task files of the predecessor that were imported.";
+    STORE_DAMAGES = Counter "store_damages_total" [] "Damaged places found in the store.";
+    DEAD_LETTERS = Gauge "dead_letters" [] "Dead letters kept.";
+    DEAD_LETTERS_WRITTEN = Counter "dead_letters_written_total" [] "Tasks that became dead letters.";
+    DEAD_LETTERS_REMOVED = Counter "dead_letters_removed_total" ["why"] "Dead letters removed: dropped, replayed, made_room (the oldest, where the newest are kept).";
     BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the version is the label.";
     START_TIME = Gauge "start_time_seconds" [] "Start of the process, seconds since the epoch.";
 }

@@ -1,0 +1,171 @@
+//! Moving what is still alive in the oldest segment forward, so that the segment can go.
+
+use std::sync::Arc;
+
+use super::body::{self, Body};
+use super::inner::{Inner, Log, Outcome};
+use super::journal::{Class, Position};
+use super::tasks::Entry;
+
+/// Bytes of records that are moved with one sync.
+const BATCH_BYTES: usize = 1 << 20;
+/// Slots that are looked at while the state is locked.
+const SCAN_SLOTS: usize = 1 << 15;
+
+/// Something alive in the oldest segment.
+#[derive(Clone)]
+enum Live {
+    Task(Entry),
+    Dead { id: u128, at: Position },
+}
+
+impl Live {
+    fn at(&self) -> Position {
+        match self {
+            Live::Task(entry) => entry.at,
+            Live::Dead { at, .. } => *at,
+        }
+    }
+}
+
+impl Inner {
+    /// Empties the oldest segment of a log if that is worth it. Blocks for the disk. True: something has been moved.
+    pub(crate) fn carry(self: &Arc<Self>, log: Log) -> bool {
+        let Some(victim) = self.victim(log) else { return false };
+        #[cfg(test)]
+        if self.bugs.trim_before_carry {
+            self.journal(log).trim(victim + 1);
+            self.journal(log).commit();
+            self.journal(log).tick(crate::clock::now());
+        }
+        let live = self.live_in(log, victim);
+        let mut moved = false;
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for one in live {
+            bytes += one.at().len as usize;
+            batch.push(one);
+            if bytes >= BATCH_BYTES {
+                moved |= self.carry_batch(log, std::mem::take(&mut batch));
+                bytes = 0;
+            }
+        }
+        moved | self.carry_batch(log, batch)
+    }
+
+    /// The oldest segment, if it should be emptied.
+    fn victim(&self, log: Log) -> Option<u64> {
+        let disk = self.disk(log);
+        let state = self.state.lock();
+        let usage = match log {
+            Log::Pending => &state.tasks.usage,
+            Log::Dead => &state.dead.usage,
+        };
+        let victim = usage.first_live()?;
+        (usage.carry_wanted(&disk) && victim < self.journal(log).segments().current).then_some(victim)
+    }
+
+    /// What is alive in a segment. The state is not locked for long at a time.
+    fn live_in(&self, log: Log, segment: u64) -> Vec<Live> {
+        let mut live = Vec::new();
+        match log {
+            Log::Pending => {
+                let mut from = Some(0);
+                while let Some(at) = from {
+                    let state = self.state.lock();
+                    let (entries, next) = state.tasks.scan(at, SCAN_SLOTS);
+                    live.extend(entries.filter(|e| e.at.segment == segment).cloned().map(Live::Task));
+                    from = next;
+                }
+            }
+            Log::Dead => {
+                let mut after = (0, 0);
+                loop {
+                    let state = self.state.lock();
+                    let mut last = None;
+                    for entry in state.dead.iter_from(after).take(SCAN_SLOTS) {
+                        last = Some((entry.dead_ns, entry.id));
+                        if entry.at.segment == segment {
+                            live.push(Live::Dead { id: entry.id, at: entry.at });
+                        }
+                    }
+                    let Some(last) = last else { break };
+                    after = last;
+                }
+            }
+        }
+        live.sort_by_key(Live::at);
+        live
+    }
+
+    fn carry_batch(self: &Arc<Self>, log: Log, batch: Vec<Live>) -> bool {
+        let mut copies = Vec::with_capacity(batch.len());
+        for live in batch {
+            if let Some(copy) = self.copy_of(&live) {
+                copies.push((live, copy));
+            }
+        }
+        let state = self.state.lock();
+        // What has ended or changed while it was read is left to the next turn.
+        copies.retain(|(live, _)| match live {
+            Live::Task(was) => {
+                state.tasks.get(was.id).is_some_and(|is| is.at == was.at && is.tried() == was.tried())
+            }
+            Live::Dead { id, at } => state.dead.get(*id).is_some_and(|is| is.at == *at),
+        });
+        if copies.is_empty() {
+            return false;
+        }
+        let count = copies.len() as u64;
+        let (live, entries): (Vec<Live>, Vec<(u8, Vec<u8>)>) = copies.into_iter().unzip();
+        let places = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let outcome = carried(log, live, Arc::clone(&places));
+        let Ok(positions) = self.append(log, Class::Finish, &entries, outcome) else { return false };
+        *places.lock() = positions;
+        drop(state);
+        self.journal(log).commit();
+        self.meters.carried.add(count);
+        true
+    }
+
+    /// The record to append for it; `None` where it cannot be read, which is left to whoever needs it.
+    fn copy_of(&self, live: &Live) -> Option<(u8, Vec<u8>)> {
+        let mut buf = Vec::new();
+        match live {
+            Live::Task(entry) => {
+                let task = self.read_task(entry, &mut buf).ok()?;
+                let history = self.history(entry);
+                #[cfg(test)]
+                let history = if self.bugs.carry_forgets_attempts { Default::default() } else { history };
+                Some((body::CARRIED, Body::Carried(history, task).encode()))
+            }
+            Live::Dead { at, .. } => {
+                self.dead.read(*at, &mut buf).ok()?;
+                Some((body::DEAD_LETTER, buf))
+            }
+        }
+    }
+}
+
+/// The copies are durable: they are the records now, and the old segment can go.
+fn carried(log: Log, live: Vec<Live>, places: Arc<parking_lot::Mutex<Vec<Position>>>) -> Outcome {
+    Box::new(move |inner, result| {
+        if result.is_err() {
+            return;
+        }
+        let mut state = inner.state.lock();
+        let places = places.lock().clone();
+        for (live, to) in live.iter().zip(places) {
+            match live {
+                Live::Task(was) if state.tasks.get(was.id).is_some_and(|is| is.at == was.at) => {
+                    state.tasks.moved(was.id, to);
+                }
+                Live::Dead { id, at } if state.dead.get(*id).is_some_and(|is| is.at == *at) => {
+                    state.dead.moved(*id, to);
+                }
+                _ => {}
+            }
+        }
+        inner.trim(&state, log);
+    })
+}
