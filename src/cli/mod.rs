@@ -5,9 +5,11 @@ mod check;
 mod completions;
 mod io;
 mod matching;
+mod queue;
 mod serve;
 mod setup;
 mod stanza;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +57,9 @@ Examples:
   Make Vault send its audit entries here, or show how OpenBao is told to:
       vault-audit-filter setup
       vault-audit-filter setup --print
+  See what could not be delivered, and send it again:
+      vault-audit-filter queue list --state dead
+      vault-audit-filter queue replay --sink payroll/slack
 
 Settings come from flags, then the environment (VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, and
 VAULT_AUDIT_FILTER_ with a key's path in capitals), then the file, then the defaults.
@@ -75,6 +80,12 @@ enum Command {
     /// Enable the audit device in Vault or OpenBao, or print its stanza
     #[command(after_help = setup::EXAMPLES)]
     Setup(Box<setup::Arguments>),
+    /// Look at pending tasks and dead letters of the durable store; replay or drop them
+    #[command(after_help = queue::EXAMPLES)]
+    Queue(queue::Arguments),
+    /// Show what a running server does
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Arguments),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions {
@@ -232,6 +243,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Check => check::run(&overrides, io),
         Command::Match(arguments) => matching::run(&arguments, &overrides, io),
         Command::Setup(arguments) => setup::run(&arguments, &overrides, io),
+        Command::Queue(arguments) => queue::run(&arguments, &overrides, io),
+        Command::Status(arguments) => status::run(&arguments, &overrides, io),
         Command::Completions { shell } => completions::run(shell, io),
     }
 }

@@ -4,18 +4,18 @@ use serde_json::{Value, json};
 
 /// One answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// HTTP status code.
-    pub status: u16,
+    pub(super) status: u16,
     /// JSON text; empty with 204.
-    pub body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     /// Methods that are allowed, with 405.
-    pub allow: Option<&'static str>,
+    pub(super) allow: Option<&'static str>,
 }
 
 impl Answer {
     /// 200 with a value.
-    pub fn json(value: &impl serde::Serialize) -> Answer {
+    pub(super) fn json(value: &impl serde::Serialize) -> Answer {
         match serde_json::to_vec(value) {
             Ok(body) => Answer { status: 200, body, allow: None },
             Err(e) => {
@@ -25,12 +25,12 @@ impl Answer {
     }
 
     /// 204.
-    pub fn empty() -> Answer {
+    pub(super) fn empty() -> Answer {
         Answer { status: 204, body: Vec::new(), allow: None }
     }
 
     /// `{"error": {"what": ..., "cure": ...}}`.
-    pub fn error(status: u16, what: &str, cure: &str) -> Answer {
+    pub(super) fn error(status: u16, what: &str, cure: &str) -> Answer {
         let body: Value = json!({ "error": { "what": what, "cure": cure } });
         Answer { status, body: body.to_string().into_bytes(), allow: None }
     }

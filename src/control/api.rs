@@ -8,23 +8,23 @@ use crossbeam_channel::{Sender, bounded};
 use super::answer::Answer;
 use super::selection::{self, Selection};
 use super::status::{self, Listening};
-use super::tasks::{FilterError, State, TaskBook, TaskDetail, task_id};
+use super::tasks::{Changed, Filter, FilterError, State, TaskBook, TaskDetail, task_id};
 use crate::cli::judge;
 use crate::clock;
 use crate::config::Config;
-use crate::listener::{Park, Reply};
+use crate::listener::{Park, Reply, Service as _};
 use crate::metrics::Registry;
 use crate::pipeline::{self, Pipeline};
 use crate::record::DecodeScratch;
 use crate::rules::EvalScratch;
 use crate::service::Gateway;
 use crate::side_effect::SinkQueue;
-use crate::ticket::Ticket;
+use crate::ticket::{Outcome, Ticket};
 
 /// Tasks in one answer where the request does not say how many.
 const PAGE_TASKS: usize = 100;
 /// Most tasks in one answer.
-pub const PAGE_TASKS_MAX: usize = 1000;
+pub const PAGE_TASKS_MAX: usize = 10_000;
 /// How long records that were fed in may wait for their ack.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -67,7 +67,7 @@ pub(super) struct ApiRequest<'a> {
 }
 
 const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, GET /v1/pending[/ID], POST /v1/pending/drop, \
-     GET /v1/dead-letters[/ID], POST /v1/dead-letters/replay and POST /v1/dead-letters/drop";
+     GET /v1/dead-letters[/ID], POST /v1/dead-letters/replay, POST /v1/dead-letters/drop and POST /v1/set-aside";
 
 impl Api {
     /// The API over the parts of a server with this configuration.
@@ -89,7 +89,8 @@ impl Api {
             ("POST", "match") => self.explain(request.body, worker),
             ("POST", "audit") => self.feed(request.body, worker),
             (_, "status") => not_allowed("GET"),
-            (_, "match" | "audit") => not_allowed("POST"),
+            ("POST", "set-aside") => self.set_aside(),
+            (_, "match" | "audit" | "set-aside") => not_allowed("POST"),
             _ => match route.split_once('/').unwrap_or((route, "")) {
                 ("pending", rest) => self.tasks(State::Pending, rest, request),
                 ("dead-letters", rest) => self.tasks(State::Dead, rest, request),
@@ -121,7 +122,10 @@ impl Api {
     /// Takes records as the HTTP listener does, and answers when that one would.
     fn feed(&self, body: &[u8], worker: &mut ApiWorker) -> Answer {
         let (sender, acked) = bounded(1);
-        let reply = self.parts.gateway.feed(body, &mut worker.ingest, &Waiting(sender));
+        let gateway = &self.parts.gateway;
+        let reply = gateway.feed(body, &mut worker.ingest, &Waiting(sender));
+        // As the listeners' threads do: this one sees to the sync that the ack may wait for.
+        gateway.after_events(&mut worker.ingest);
         match reply {
             Reply::Now(response) if response.status == 204 => Answer::empty(),
             Reply::Now(response) => {
@@ -129,7 +133,11 @@ impl Api {
                 Answer::error(response.status, &what, "see the server's diagnostics")
             }
             Reply::Parked => match acked.recv_timeout(ACK_TIMEOUT) {
-                Ok(()) => Answer::empty(),
+                Ok(Outcome::Done) => Answer::empty(),
+                Ok(Outcome::Refused) => {
+                    let what = "the durable store did not take the records' tasks";
+                    Answer::error(503, what, "send them again in a moment; see the server's diagnostics")
+                }
                 Err(_) => {
                     let what = format!("the records were not acked within {} s", ACK_TIMEOUT.as_secs());
                     Answer::error(503, &what, "send them again; what was done is not undone")
@@ -138,20 +146,30 @@ impl Api {
         }
     }
 
-    fn tasks(&self, state: State, rest: &str, request: &ApiRequest<'_>) -> Answer {
-        let Some(book) = &self.parts.tasks else {
+    fn book(&self) -> Result<&dyn TaskBook, Answer> {
+        self.parts.tasks.as_deref().ok_or_else(|| {
             let cure = "set async.durable.enabled: true and restart the server";
-            return Answer::error(409, "the durable store is not enabled, so no task is kept", cure);
+            Answer::error(409, "the durable store is not enabled, so no task is kept", cure)
+        })
+    }
+
+    fn set_aside(&self) -> Answer {
+        let moved = self.book().and_then(|book| book.set_aside().map_err(|e| store_failed(&e)));
+        moved.map_or_else(|answer| answer, |moved| Answer::json(&serde_json::json!({ "moved": moved })))
+    }
+
+    fn tasks(&self, state: State, rest: &str, request: &ApiRequest<'_>) -> Answer {
+        let book = match self.book() {
+            Ok(book) => book,
+            Err(answer) => return answer,
         };
         let done = match (request.method, rest, state) {
-            ("GET", "", _) => list(&**book, state, request.query),
-            ("POST", "drop", _) => change(&**book, state, request.body, |filter| book.discard(filter)),
-            ("POST", "replay", State::Dead) => {
-                change(&**book, state, request.body, |filter| book.replay(filter))
-            }
+            ("GET", "", _) => list(book, state, request.query),
+            ("POST", "drop", _) => change(state, request.body, |filter| book.discard(filter)),
+            ("POST", "replay", State::Dead) => change(state, request.body, |filter| book.replay(filter)),
             (_, "", _) => Ok(not_allowed("GET")),
             (_, "drop", _) | (_, "replay", State::Dead) => Ok(not_allowed("POST")),
-            ("GET", id, _) => show(&**book, state, id),
+            ("GET", id, _) => show(book, state, id),
             _ => Ok(not_allowed("GET")),
         };
         done.unwrap_or_else(|answer| answer)
@@ -167,10 +185,10 @@ fn list(book: &dyn TaskBook, state: State, query: &str) -> Result<Answer, Answer
     let asked = selection::from_query(query, state, clock::wall()).map_err(bad_request)?;
     let limit = asked.limit.unwrap_or(PAGE_TASKS);
     if limit > PAGE_TASKS_MAX {
-        let cure = format!("ask for at most {PAGE_TASKS_MAX} and for what follows with after=ID");
+        let cure = format!("ask for at most {PAGE_TASKS_MAX} and for what follows with offset=N");
         return Err(Answer::error(400, "the limit is too large", &cure));
     }
-    let page = book.list(&asked.filter, asked.after, limit).map_err(|e| store_failed(&e))?;
+    let page = book.list(&asked.filter, asked.offset, limit).map_err(|e| store_failed(&e))?;
     Ok(Answer::json(&page))
 }
 
@@ -190,10 +208,9 @@ fn show(book: &dyn TaskBook, state: State, id: &str) -> Result<Answer, Answer> {
 }
 
 fn change(
-    _book: &dyn TaskBook,
     state: State,
     body: &[u8],
-    work: impl FnOnce(&super::tasks::Filter) -> std::io::Result<super::tasks::Changed>,
+    work: impl FnOnce(&Filter) -> std::io::Result<Changed>,
 ) -> Result<Answer, Answer> {
     let selection: Selection = serde_json::from_slice(body).map_err(|e| {
         let cure = "send JSON such as {\"group\": \"payroll\"}, {\"ids\": [\"...\"]} or {\"all\": true}";
@@ -213,14 +230,14 @@ fn store_failed(error: &std::io::Error) -> Answer {
 }
 
 /// Waits for the ack of records on the thread that fed them in.
-struct Waiting(Sender<()>);
+struct Waiting(Sender<Outcome>);
 
 impl Park for Waiting {
     fn ticket(&self, _status: u16) -> Ticket {
         let sender = self.0.clone();
-        Ticket::new(move || {
+        Ticket::new(move |outcome| {
             // Full: another ticket of the same request has gone before. Disconnected: the time was up.
-            let _ = sender.try_send(());
+            let _ = sender.try_send(outcome);
         })
     }
 }

@@ -79,9 +79,12 @@ impl Client {
         Client { path: path.to_owned() }
     }
 
-    /// Where the socket is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Whether a server listens.
+    ///
+    /// # Errors
+    /// [`ClientError::NoServer`], or why the socket cannot be used.
+    pub(crate) fn probe(&self) -> Result<(), ClientError> {
+        self.connect().map(drop)
     }
 
     /// GETs JSON.
@@ -112,6 +115,17 @@ impl Client {
         })
     }
 
+    fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NoServer(e),
+            ErrorKind::PermissionDenied => ClientError::Failed(format!(
+                "the control socket {:?} cannot be opened: {e}; run this as the user that runs the server",
+                self.path
+            )),
+            _ => ClientError::Failed(format!("the control socket {:?}: {e}", self.path)),
+        })
+    }
+
     fn exchange(&self, method: &str, target: &str, body: &[u8]) -> Result<Received, ClientError> {
         let failed = |e: &io::Error| match e.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -119,14 +133,7 @@ impl Client {
             }
             _ => ClientError::Failed(format!("the server at {:?}: {e}", self.path)),
         };
-        let mut stream = UnixStream::connect(&self.path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NoServer(e),
-            ErrorKind::PermissionDenied => ClientError::Failed(format!(
-                "the control socket {:?} cannot be opened: {e}; run this as the user that runs the server",
-                self.path
-            )),
-            _ => failed(&e),
-        })?;
+        let mut stream = self.connect()?;
         stream.set_read_timeout(Some(READ_TIMEOUT)).map_err(|e| failed(&e))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(|e| failed(&e))?;
         let head = format!(

@@ -10,6 +10,7 @@
 mod answer;
 mod api;
 mod back;
+mod book;
 mod client;
 mod edge;
 mod selection;
@@ -17,7 +18,7 @@ mod socket;
 pub mod status;
 pub mod tasks;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, bounded};
 
 pub use api::{Api, PAGE_TASKS_MAX, Parts};
+pub(crate) use book::ClosedBook;
+pub use book::OpenBook;
 pub(crate) use client::{Client, ClientError};
 pub use selection::Selection;
 

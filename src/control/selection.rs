@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::tasks::{Filter, FilterError, State, task_id};
-use crate::side_effect::TaskId;
+use super::tasks::{Filter, FilterError, State};
 
 /// The body of a replay or drop. The conditions are those of [`Filter`], as text.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,7 +77,7 @@ impl Selection {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) filter: Filter,
-    pub(super) after: Option<TaskId>,
+    pub(super) offset: u64,
     pub(super) limit: Option<usize>,
 }
 
@@ -88,7 +87,7 @@ pub(super) struct Listed {
 /// A parameter that does not exist or cannot be understood.
 pub(super) fn from_query(query: &str, state: State, now: SystemTime) -> Result<Listed, FilterError> {
     let filter = Filter { state: Some(state), ..Filter::default() };
-    let mut listed = Listed { filter, after: None, limit: None };
+    let mut listed = Listed { filter, offset: 0, limit: None };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decode(value).ok_or_else(|| FilterError {
@@ -96,8 +95,8 @@ pub(super) fn from_query(query: &str, state: State, now: SystemTime) -> Result<L
             cure: "encode it, as `curl -G --data-urlencode` does".to_owned(),
         })?;
         match name {
-            "after" => listed.after = Some(task_id(&value)?),
-            "limit" => listed.limit = Some(limit(&value)?),
+            "offset" => listed.offset = number(name, &value)?,
+            "limit" => listed.limit = Some(number(name, &value)?),
             "state" => {
                 return Err(FilterError {
                     what: "the path says which state is meant".to_owned(),
@@ -110,9 +109,9 @@ pub(super) fn from_query(query: &str, state: State, now: SystemTime) -> Result<L
     Ok(listed)
 }
 
-fn limit(text: &str) -> Result<usize, FilterError> {
+fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, FilterError> {
     text.parse().map_err(|_| FilterError {
-        what: format!("limit {text:?} is not a number of tasks"),
+        what: format!("{name} {text:?} is not a number of tasks"),
         cure: "write a whole number".to_owned(),
     })
 }
@@ -157,6 +156,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::control::tasks::task_id;
+    use crate::store::Reason;
 
     const ID: &str = "0123456789abcdef0123456789abcdef";
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -167,13 +168,13 @@ mod tests {
 
     #[test]
     fn a_query_is_a_filter() {
-        let query = format!("group=pay%20roll&sink=a+b&since=1h&reason=expired&id={ID}&after={ID}&limit=7&");
+        let query = format!("group=pay%20roll&sink=a+b&since=1h&reason=expired&id={ID}&offset=5&limit=7&");
         let listed = from_query(&query, State::Dead, now()).expect("understood");
         assert_eq!(listed.filter.group.as_deref(), Some("pay roll"));
         assert_eq!(listed.filter.sink.as_deref(), Some("a b"));
         assert_eq!(listed.filter.since, Some(now() - Duration::from_secs(3600)));
-        assert_eq!(listed.filter.reason.as_deref(), Some("expired"));
-        assert_eq!((listed.after, listed.limit), (task_id(ID).ok(), Some(7)));
+        assert_eq!(listed.filter.reason, Some(Reason::Expired));
+        assert_eq!((listed.offset, listed.limit), (5, Some(7)));
         assert_eq!(listed.filter.ids, [task_id(ID).expect("an id")]);
         for (query, part) in [
             ("color=red", "color"),
@@ -182,7 +183,8 @@ mod tests {
             ("group=%ff", "percent-encoded"),
             ("limit=many", "number of tasks"),
             ("limit=-1", "number of tasks"),
-            ("after=1", "id of a task"),
+            ("offset=x", "number of tasks"),
+            ("id=1", "id of a task"),
             ("since=yesterday", "not a time"),
             ("reason=bad", "does not exist"),
             ("state=dead", "the path says"),

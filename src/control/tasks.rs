@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::config;
 use crate::side_effect::TaskId;
+use crate::store::Reason;
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,10 +39,14 @@ pub struct TaskLine {
     pub id: String,
     /// Where it is.
     pub state: State,
+    /// How it stands there: waiting, in_progress, delayed, dying (it will be a dead letter once there is room), dead.
+    pub standing: String,
     /// Rule group.
     pub group: String,
     /// `GROUP/slack` and the like.
     pub sink: String,
+    /// Whether the configuration has that sink: tasks of others wait until it has.
+    pub sink_known: bool,
     /// Listener that the record came through.
     pub source: String,
     /// When the record was accepted.
@@ -52,7 +57,9 @@ pub struct TaskLine {
     pub attempts_max: Option<u32>,
     /// When it is given up, where that is fixed.
     pub expires_at: Option<String>,
-    /// When the last attempt began.
+    /// When the first attempt began.
+    pub first_attempt_at: Option<String>,
+    /// When the last attempt began or ended.
     pub last_attempt_at: Option<String>,
     /// Not tried again before.
     pub next_due_at: Option<String>,
@@ -62,10 +69,12 @@ pub struct TaskLine {
     pub last_error: Option<String>,
     /// When it became a dead letter.
     pub dead_at: Option<String>,
-    /// Why: [`REASONS`].
+    /// Why: a word of [`Reason`].
     pub reason: Option<String>,
     /// The dead letter that it replays.
     pub replay_of: Option<String>,
+    /// Attempts made under that id and earlier ones.
+    pub attempts_before: u32,
     /// Length of its record.
     pub record_bytes: u64,
 }
@@ -103,8 +112,8 @@ pub struct Page {
     pub tasks: Vec<TaskLine>,
     /// How many the filter takes in all.
     pub total: u64,
-    /// What to ask `after` for those that follow; `None` at the end.
-    pub next: Option<String>,
+    /// The `offset` of those that follow; `None` at the end.
+    pub next: Option<u64>,
 }
 
 /// What a replay or drop has done.
@@ -128,18 +137,14 @@ pub struct Condition {
     pub bytes: u64,
     /// Bound of the disk use.
     pub bytes_max: u64,
-    /// When the oldest pending task was accepted.
-    pub oldest_pending_at: Option<String>,
+    /// Age of the oldest pending task that no worker has.
+    pub oldest_pending_s: u64,
     /// Why nothing is accepted; `None` while it is.
     pub refusing: Option<String>,
-    /// Damage that was found: file, offset, what.
+    /// Damage that was found when the store was opened: file, offset, what.
     #[serde(default)]
     pub damages: Vec<String>,
 }
-
-/// Words for why a task became a dead letter.
-pub const REASONS: [&str; 6] =
-    ["exhausted", "permanent", "expired", "outcome_unknown", "damaged", "imported"];
 
 /// Which tasks are meant. Everything that is given must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -150,43 +155,20 @@ pub struct Filter {
     pub ids: Vec<TaskId>,
     /// Name of the rule group.
     pub group: Option<String>,
-    /// Name of the sink: `GROUP/slack`, or what follows the group (`slack`).
+    /// Name of the sink: `GROUP/slack`.
     pub sink: Option<String>,
     /// Accepted at or after.
     pub since: Option<SystemTime>,
     /// Accepted before.
     pub until: Option<SystemTime>,
-    /// Why it is dead: one of [`REASONS`].
-    pub reason: Option<String>,
-}
-
-/// What a filter looks at.
-#[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "as in TaskLine")]
-pub struct Facts<'a> {
-    pub id: TaskId,
-    pub state: State,
-    pub group: &'a str,
-    pub sink: &'a str,
-    pub accepted_at: SystemTime,
-    pub reason: Option<&'a str>,
+    /// Why it is dead.
+    pub reason: Option<Reason>,
 }
 
 impl Filter {
     /// Whether it takes everything of its state.
     pub fn is_empty(&self) -> bool {
         *self == Filter { state: self.state, ..Filter::default() }
-    }
-
-    /// Whether the task is meant.
-    pub fn takes(&self, task: &Facts<'_>) -> bool {
-        self.state.is_none_or(|state| state == task.state)
-            && (self.ids.is_empty() || self.ids.contains(&task.id))
-            && self.group.as_deref().is_none_or(|group| group == task.group)
-            && self.sink.as_deref().is_none_or(|sink| is_sink(sink, task))
-            && self.since.is_none_or(|since| task.accepted_at >= since)
-            && self.until.is_none_or(|until| task.accepted_at < until)
-            && self.reason.as_deref().is_none_or(|reason| task.reason == Some(reason))
     }
 
     /// Sets one condition from its name and text: those of the command line's options, the API's query parameters and its JSON.
@@ -201,7 +183,7 @@ impl Filter {
             "sink" => self.sink = Some(text.to_owned()),
             "since" => self.since = Some(time(name, text, now)?),
             "until" => self.until = Some(time(name, text, now)?),
-            "reason" => self.reason = Some(reason(text)?.to_owned()),
+            "reason" => self.reason = Some(reason(text)?),
             _ => {
                 let cure = "the conditions are state, id, group, sink, since, until and reason";
                 return Err(FilterError::new(format!("unknown condition {name:?}"), cure));
@@ -209,12 +191,6 @@ impl Filter {
         }
         Ok(())
     }
-}
-
-/// The whole name, or its part after the group.
-fn is_sink(asked: &str, task: &Facts<'_>) -> bool {
-    asked == task.sink
-        || task.sink.strip_prefix(task.group).and_then(|rest| rest.strip_prefix('/')) == Some(asked)
 }
 
 /// A condition that cannot be understood.
@@ -248,11 +224,11 @@ fn state(text: &str) -> Result<State, FilterError> {
     }
 }
 
-fn reason(text: &str) -> Result<&'static str, FilterError> {
-    REASONS.into_iter().find(|known| *known == text).ok_or_else(|| {
+fn reason(text: &str) -> Result<Reason, FilterError> {
+    Reason::from_label(text).ok_or_else(|| {
         FilterError::new(
             format!("reason {text:?} does not exist"),
-            format!("write one of {}", REASONS.join(", ")),
+            format!("write one of {}", Reason::ALL.map(Reason::label).join(", ")),
         )
     })
 }
@@ -295,11 +271,11 @@ pub fn time_text(time: SystemTime) -> String {
 ///
 /// All methods may block for the disk and can be called from any thread.
 pub trait TaskBook: Send + Sync {
-    /// Tasks that `filter` takes, oldest first, from behind `after` on, at most `limit` of them.
+    /// Tasks that `filter` takes, oldest first, without the first `offset` of them, at most `limit`.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> io::Result<Page>;
+    fn list(&self, filter: &Filter, offset: u64, limit: usize) -> io::Result<Page>;
 
     /// One task with its record's bytes; `None` when there is none of that id.
     ///
@@ -319,7 +295,13 @@ pub trait TaskBook: Send + Sync {
     /// The store cannot be read or written.
     fn discard(&self, filter: &Filter) -> io::Result<Changed>;
 
-    /// The store as a whole. Cheap.
+    /// Moves files that were set aside because of damage out of the way; where they are now.
+    ///
+    /// # Errors
+    /// A file cannot be moved.
+    fn set_aside(&self) -> io::Result<Vec<String>>;
+
+    /// The store as a whole.
     fn condition(&self) -> Condition;
 }
 
@@ -330,53 +312,6 @@ mod tests {
     use super::*;
 
     const EPOCH: SystemTime = SystemTime::UNIX_EPOCH;
-
-    fn facts(id: u128, seconds: u64) -> Facts<'static> {
-        let accepted_at = EPOCH + Duration::from_secs(seconds);
-        let (group, sink, reason) = ("pay/roll", "pay/roll/slack", Some("expired"));
-        Facts { id: TaskId::from_bits(id), state: State::Dead, group, sink, accepted_at, reason }
-    }
-
-    fn filter(conditions: &[(&str, &str)]) -> Filter {
-        let mut filter = Filter::default();
-        for (name, text) in conditions {
-            filter.set(name, text, EPOCH + Duration::from_secs(10_000)).expect("understood");
-        }
-        filter
-    }
-
-    #[test]
-    fn every_condition_has_to_hold() {
-        let task = facts(7, 6400);
-        let id = format!("{:032x}", 7);
-        for conditions in [
-            &[][..],
-            &[("state", "dead")],
-            &[("id", &id)],
-            &[("group", "pay/roll"), ("sink", "slack")],
-            &[("sink", "pay/roll/slack")],
-            &[("since", "1h"), ("until", "59m")],
-            &[("since", "1970-01-01T01:46:40Z"), ("until", "1970-01-01T01:46:41+00:00")],
-            &[("reason", "expired")],
-        ] {
-            assert!(filter(conditions).takes(&task), "{conditions:?}");
-        }
-        for conditions in [
-            &[("state", "pending")][..],
-            &[("id", "00000000000000000000000000000008")],
-            &[("group", "pay")],
-            &[("sink", "roll/slack")],
-            &[("sink", "pay/roll/")],
-            &[("sink", "")],
-            &[("since", "3599s")],
-            &[("until", "1h")],
-            &[("reason", "exhausted")],
-            &[("id", &id), ("reason", "exhausted")],
-        ] {
-            assert!(!filter(conditions).takes(&task), "{conditions:?}");
-        }
-        assert!(!filter(&[("reason", "expired")]).takes(&Facts { reason: None, ..task }));
-    }
 
     #[test]
     fn wrong_conditions_teach() {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::api::{Api, Parts};
-use super::tasks::{Changed, Condition, Facts, Filter, Page, State, TaskBook, TaskLine, task_id, time_text};
+use super::tasks::{Changed, Condition, Filter, Page, State, TaskBook, TaskLine, time_text};
 use crate::config::{self, Config};
 use crate::log_file::{LogFiles, Quarantine};
 use crate::metrics::{self, Registry};
@@ -50,13 +50,16 @@ pub(crate) fn line(n: u64, state: State, group: &str) -> TaskLine {
     TaskLine {
         id: format!("{n:032x}"),
         state,
+        standing: if dead { "dead" } else { "waiting" }.to_owned(),
         group: group.to_owned(),
         sink: format!("{group}/slack"),
+        sink_known: true,
         source: "http".to_owned(),
         accepted_at: at(n),
         attempts: if dead { 3 } else { 0 },
         attempts_max: Some(3),
         expires_at: None,
+        first_attempt_at: dead.then(|| at(n + 1)),
         last_attempt_at: dead.then(|| at(n + 1)),
         next_due_at: None,
         last_status: dead.then_some(500),
@@ -64,6 +67,7 @@ pub(crate) fn line(n: u64, state: State, group: &str) -> TaskLine {
         dead_at: dead.then(|| at(n + 2)),
         reason: dead.then(|| "exhausted".to_owned()),
         replay_of: None,
+        attempts_before: 0,
         record_bytes: 9,
     }
 }
@@ -96,25 +100,25 @@ impl MemoryBook {
 
 fn takes(filter: &Filter, task: &TaskLine) -> bool {
     let at: jiff::Timestamp = task.accepted_at.parse().expect("a time");
-    filter.takes(&Facts {
-        id: task_id(&task.id).expect("an id"),
-        state: task.state,
-        group: &task.group,
-        sink: &task.sink,
-        accepted_at: at.try_into().expect("a time"),
-        reason: task.reason.as_deref(),
-    })
+    let accepted_at = SystemTime::try_from(at).expect("a time");
+    filter.state.is_none_or(|state| state == task.state)
+        && (filter.ids.is_empty() || filter.ids.iter().any(|id| id.to_string() == task.id))
+        && filter.group.as_ref().is_none_or(|group| *group == task.group)
+        && filter.sink.as_ref().is_none_or(|sink| *sink == task.sink)
+        && filter.since.is_none_or(|since| accepted_at >= since)
+        && filter.until.is_none_or(|until| accepted_at < until)
+        && filter.reason.is_none_or(|reason| task.reason.as_deref() == Some(reason.label()))
 }
 
 impl TaskBook for MemoryBook {
-    fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> io::Result<Page> {
+    fn list(&self, filter: &Filter, offset: u64, limit: usize) -> io::Result<Page> {
         self.check()?;
         let tasks = self.tasks.lock();
         let all: Vec<&TaskLine> = tasks.iter().map(|(t, _)| t).filter(|t| takes(filter, t)).collect();
-        let from = |t: &&&TaskLine| after.is_none_or(|after| task_id(&t.id).expect("an id") > after);
-        let rest: Vec<&&TaskLine> = all.iter().filter(from).collect();
-        let page: Vec<TaskLine> = rest.iter().take(limit).map(|t| (**t).clone()).collect();
-        let next = (rest.len() > limit).then(|| page.last().map(|t| t.id.clone())).flatten();
+        let offset = offset as usize;
+        let page: Vec<TaskLine> = all.iter().skip(offset).take(limit).map(|t| (*t).clone()).collect();
+        let end = offset + page.len();
+        let next = (end < all.len() && !page.is_empty()).then_some(end as u64);
         Ok(Page { tasks: page, total: all.len() as u64, next })
     }
 
@@ -141,6 +145,11 @@ impl TaskBook for MemoryBook {
         let before = tasks.len();
         tasks.retain(|(task, _)| !takes(filter, task));
         Ok(Changed { done: (before - tasks.len()) as u64, failed: Vec::new() })
+    }
+
+    fn set_aside(&self) -> io::Result<Vec<String>> {
+        self.check()?;
+        Ok(vec!["/store/quarantine/0000000000000001.seg.damaged".to_owned()])
     }
 
     fn condition(&self) -> Condition {

@@ -3,12 +3,17 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cli::{Io, WRONG, checks, say_problems};
 use crate::clock;
-use crate::config::{self, CONTROL_SOCKET_NAME, Config, Overrides};
+use crate::config::{self, CONTROL_SOCKET_NAME, Config, DeadLetters, Overrides};
 use crate::control::tasks::{Changed, FilterError, Page, State, TaskBook, TaskDetail, task_id};
-use crate::control::{Client, ClientError, PAGE_TASKS_MAX, Selection};
+use crate::control::{Client, ClientError, ClosedBook, OpenBook, PAGE_TASKS_MAX, Selection};
+use crate::metrics::Registry;
+use crate::side_effect::retry::Policy;
+use crate::sink::{self, HttpClient};
+use crate::store::{self, DeadKeep, OpenError, Settings, Store};
 
 /// What will be done with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +79,10 @@ pub(super) struct Places {
     /// `None`: the store is not enabled.
     pub(super) dir: Option<PathBuf>,
     pub(super) config: Config,
+    /// Names of the sinks in it.
+    pub(super) sinks: Vec<String>,
+    /// The configuration was read, so what it does not have is unknown.
+    pub(super) is_configured: bool,
 }
 
 impl Places {
@@ -86,6 +95,8 @@ impl Places {
                 socket: dir.join(CONTROL_SOCKET_NAME),
                 dir: Some(dir.to_owned()),
                 config,
+                sinks: Vec::new(),
+                is_configured: false,
             });
         }
         let loaded = match config::load_checked(overrides, checks()) {
@@ -98,8 +109,9 @@ impl Places {
         };
         let durable = &loaded.config.side_effects.durable;
         let dir = durable.enabled.then(|| durable.dir.clone());
+        let sinks = sink_names(&loaded.config).map_err(|what| io.say(&what)).ok()?;
         match loaded.config.control_path() {
-            Some(socket) => Some(Places { socket, dir, config: loaded.config }),
+            Some(socket) => Some(Places { socket, dir, config: loaded.config, sinks, is_configured: true }),
             None => {
                 io.say(&format!(
                     "{}: async.durable.enabled is false, so no task is kept; name the configuration that the server uses \
@@ -154,25 +166,24 @@ impl Desk {
         &self,
         state: State,
         selection: &Selection,
-        after: Option<&str>,
+        offset: u64,
         limit: u64,
     ) -> Result<Page, DeskError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_TASKS_MAX);
         match self {
             Desk::Running(client) => {
-                let mut target = format!("/v1/{}?limit={limit}", route(state));
-                for part in [selection.to_query(), after.map_or_else(String::new, |id| format!("after={id}"))] {
-                    if !part.is_empty() {
-                        target.push('&');
-                        target.push_str(&part);
-                    }
+                let mut target = format!("/v1/{}?limit={limit}&offset={offset}", route(state));
+                let conditions = selection.to_query();
+                if !conditions.is_empty() {
+                    target.push('&');
+                    target.push_str(&conditions);
                 }
                 Ok(client.get(&target)?)
             }
             Desk::Stopped(book) => {
                 let all = *selection == Selection::default();
                 let filter = Selection { all, ..selection.clone() }.filter(state, clock::wall())?;
-                Ok(book.list(&filter, after.map(task_id).transpose()?, limit)?)
+                Ok(book.list(&filter, offset, limit)?)
             }
         }
     }
@@ -180,7 +191,9 @@ impl Desk {
     pub(super) fn show(&self, id: &str) -> Result<TaskDetail, DeskError> {
         match self {
             Desk::Running(client) => match client.get(&format!("/v1/dead-letters/{id}")) {
-                Err(ClientError::Refused { status: 404, .. }) => Ok(client.get(&format!("/v1/pending/{id}"))?),
+                Err(ClientError::Refused { status: 404, .. }) => {
+                    Ok(client.get(&format!("/v1/pending/{id}"))?)
+                }
                 other => Ok(other?),
             },
             Desk::Stopped(book) => {
@@ -231,4 +244,63 @@ fn route(state: State) -> &'static str {
         State::Pending => "pending",
         State::Dead => "dead-letters",
     }
+}
+
+/// The files of a store that no server has open.
+fn open_files(dir: &Path, places: &Places, access: Access) -> Result<Box<dyn TaskBook>, String> {
+    let told = |error: OpenError| match error {
+        OpenError::Locked { pid, .. } => {
+            let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            format!(
+                "the store in {dir:?} is in use by {who}, and nobody answers at {:?}; name the configuration that the server \
+                 uses with --config FILE, or stop it first",
+                places.socket
+            )
+        }
+        other => other.to_string(),
+    };
+    // One look in any case: the names of sinks, and whether somebody has it open.
+    let looked = store::look(
+        dir,
+        &places.sinks,
+        &store::Filter::default(),
+        if places.is_configured { 0 } else { usize::MAX },
+    );
+    let looked = looked.map_err(told)?;
+    if access == Access::Look {
+        return Ok(Box::new(ClosedBook { dir: dir.to_owned(), sinks: places.sinks.clone() }));
+    }
+    let mut sinks = places.sinks.clone();
+    if !places.is_configured {
+        // Without a configuration every sink that a task names is taken as one: the server sorts it out.
+        sinks.extend(looked.listed.items.into_iter().map(|item| item.sink));
+        sinks.sort_unstable();
+        sinks.dedup();
+    }
+    let registry = Arc::new(Registry::new());
+    let opened = Store::open(settings(dir, &places.config), &sinks, &registry).map_err(told)?;
+    let bytes_max = places.config.side_effects.durable.max_bytes;
+    Ok(Box::new(OpenBook::new(opened.store, registry, dir, bytes_max, &opened.report)))
+}
+
+/// As the server opens it.
+fn settings(dir: &Path, config: &Config) -> Settings {
+    let effects = &config.side_effects;
+    let limits = Policy::from_config(effects).limits();
+    Settings {
+        dead_keep: match effects.durable.dead_letters {
+            DeadLetters::All => DeadKeep::All,
+            DeadLetters::Newest => DeadKeep::Newest,
+        },
+        attempts_max: limits.attempts_max,
+        age_max: limits.age_max,
+        ..Settings::new(dir, effects.durable.max_bytes)
+    }
+}
+
+/// Names of the sinks that the configuration has.
+fn sink_names(config: &Config) -> Result<Vec<String>, String> {
+    let specs = sink::build(&config.rule_groups, &HttpClient::trusting(None))
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    Ok(specs.iter().map(|spec| format!("{}/{}", spec.group, spec.sink.name())).collect())
 }

@@ -14,7 +14,8 @@ use self::desk::{Access, Desk, DeskError};
 use super::{FAILED, Io, OK, WRONG};
 use crate::config::Overrides;
 use crate::control::Selection;
-use crate::control::tasks::{Changed, REASONS, State, task_id};
+use crate::control::tasks::{Changed, FilterError, State, task_id};
+use crate::store::Reason;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -114,7 +115,7 @@ struct Conditions {
     /// Of this rule group
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// For this sink: GROUP/slack, or slack for every group's
+    /// For this sink, such as payroll/slack
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
     #[arg(long, value_name = "TIME", help = format!("Accepted since then: {TIMES}"))]
@@ -122,7 +123,7 @@ struct Conditions {
     #[arg(long, value_name = "TIME", help = format!("Accepted before then: {TIMES}"))]
     until: Option<String>,
     /// Dead for this reason
-    #[arg(long, value_name = "REASON", value_parser = REASONS)]
+    #[arg(long, value_name = "REASON", value_parser = Reason::ALL.map(Reason::label))]
     reason: Option<String>,
 }
 
@@ -255,7 +256,7 @@ fn check(action: &Action) -> Result<(), DeskError> {
 }
 
 /// The words of the API, as options of the command line.
-fn for_options(mut error: crate::control::tasks::FilterError) -> crate::control::tasks::FilterError {
+fn for_options(mut error: FilterError) -> FilterError {
     if error.cure.contains("or all to mean") {
         error.cure = "give ids, an option (--group, --sink, --since, --until, --reason), or --all; \
                       `vault-audit-filter queue list` takes the same and shows what it would be"
@@ -315,18 +316,18 @@ fn list(desk: &Desk, arguments: &List, io: &mut Io<'_>) -> Result<u8, DeskError>
     let limit = if arguments.limit == 0 { u64::MAX } else { arguments.limit };
     let mut total = 0;
     for state in states {
-        let mut after = None;
+        let mut offset = 0;
         loop {
-            let page = desk.list(state, &selection, after.as_deref(), limit.saturating_sub(printer.listed()))?;
-            if after.is_none() {
+            let page = desk.list(state, &selection, offset, limit.saturating_sub(printer.listed()))?;
+            if offset == 0 {
                 total += page.total;
             }
             if printed(io.print(&printer.tasks(&page.tasks))) != OK {
                 return Ok(WRONG);
             }
-            after = page.next;
-            if after.is_none() || printer.listed() >= limit {
-                break;
+            match page.next {
+                Some(next) if printer.listed() < limit => offset = next,
+                _ => break,
             }
         }
     }
@@ -342,7 +343,7 @@ fn discard(desk: &Desk, arguments: &Drop, io: &mut Io<'_>) -> Result<u8, DeskErr
     let (change, state) = (&arguments.change, arguments.state.into());
     let selection = change.conditions.selection(&change.ids, change.all);
     if io.err_is_terminal && !arguments.yes {
-        let count = desk.list(state, &Selection { all: false, ..selection.clone() }, None, 0)?.total;
+        let count = desk.list(state, &Selection { all: false, ..selection.clone() }, 0, 0)?.total;
         let meant = render::counted(count, state);
         if count > 0 && !confirmed(&format!("Drop {meant} for good? [y/N] "), io) {
             io.say("nothing was dropped");

@@ -12,7 +12,8 @@ const NAME_CHARS_MAX: usize = 40;
 
 /// A value as one line of JSON.
 pub(super) fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).map_or_else(|e| format!("{{\"error\":{:?}}}\n", e.to_string()), |text| text + "\n")
+    serde_json::to_string(value)
+        .map_or_else(|e| format!("{{\"error\":{:?}}}\n", e.to_string()), |text| text + "\n")
 }
 
 /// Text from outside that cannot move a terminal's cursor.
@@ -105,7 +106,7 @@ fn cells(task: &TaskLine) -> [String; COLUMNS.len()] {
     };
     [
         safe(&task.id),
-        task.state.label().to_owned(),
+        safe(&task.standing),
         cut(&safe(&task.sink), NAME_CHARS_MAX),
         safe(&task.accepted_at),
         attempts,
@@ -126,16 +127,18 @@ pub(super) fn detail(detail: &TaskDetail) -> String {
     let task = &detail.task;
     let mut text = String::new();
     let mut row = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<14} {}", safe(value));
+        let _ = writeln!(text, "{name:<15} {}", safe(value));
     };
     row("id", &task.id);
-    row("state", task.state.label());
+    row("state", &task.standing);
     row("group", &task.group);
-    row("sink", &task.sink);
+    let unknown = if task.sink_known { "" } else { " (not in the configuration: it waits until it is)" };
+    row("sink", &format!("{}{unknown}", task.sink));
     row("source", &task.source);
     row("accepted", &task.accepted_at);
     row("attempts", &cells(task)[4]);
     for (name, value) in [
+        ("first attempt", &task.first_attempt_at),
         ("last attempt", &task.last_attempt_at),
         ("next attempt", &task.next_due_at),
         ("expires", &task.expires_at),
@@ -147,6 +150,9 @@ pub(super) fn detail(detail: &TaskDetail) -> String {
         if let Some(value) = value {
             row(name, value);
         }
+    }
+    if task.attempts_before > 0 {
+        row("attempts before", &task.attempts_before.to_string());
     }
     if let Some(status) = task.last_status {
         row("last status", &format!("HTTP {status}"));
