@@ -211,8 +211,7 @@ fn store_files(dir: &Path) {
     for _ in 0..2 {
         let task = opened.store.take(SinkNumber(0)).expect("a task");
         opened.store.reserve(SinkNumber(0), &task, 1).expect("reserved");
-        let error =
-            DeliveryError { status: Some(404), ..DeliveryError::new(Class::Permanent, "no such channel") };
+        let error = DeliveryError::new(Class::Permanent, "no such channel").with_status(404);
         let end = End::Failed { attempts: 1, reason: GiveUp::Permanent, error: &error };
         opened.store.ended(SinkNumber(0), &task, &end);
     }
