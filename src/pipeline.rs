@@ -63,6 +63,8 @@ pub enum Verdict {
     Acked,
     /// A line could not be written, or the store takes no tasks: nothing of this batch may be acked.
     Refused,
+    /// A record is longer than the store can hold: trying again does not help. Nothing was written.
+    TooLarge,
 }
 
 /// A log file or standard output with the groups that write to it.
@@ -131,10 +133,10 @@ impl Pipeline {
     }
 
     /// From now on tasks go to `ledger`, which was opened with the sinks of these groups, and a batch with tasks is acked when they are
-    /// durable.
+    /// durable. Records over `record_bytes_max` do not fit into it.
     #[must_use]
-    pub fn storing(self, ledger: Arc<dyn Ledger>) -> Self {
-        let store = Some(Durable::new(ledger, Arc::clone(&self.outcomes)));
+    pub fn storing(self, ledger: Arc<dyn Ledger>, record_bytes_max: usize) -> Self {
+        let store = Some(Durable::new(ledger, record_bytes_max, Arc::clone(&self.outcomes)));
         Pipeline { store, ..self }
     }
 
@@ -170,7 +172,7 @@ impl Pipeline {
             Ok(room) => room,
             Err(reason) => {
                 self.outcomes.count_refused(frames.len() as u64, reason);
-                return Verdict::Refused;
+                return if reason == OVERSIZE { Verdict::TooLarge } else { Verdict::Refused };
             }
         };
         if !self.write_lines(frames, &worker.hits, &worker.bad)
@@ -336,11 +338,15 @@ impl Pipeline {
     /// Room in the store for the tasks of these hits, if there are any, else the reason of the refusal.
     fn room_in_store(&self, frames: &[&[u8]], hits: &[Hit]) -> Result<Option<Room>, usize> {
         let Some(store) = &self.store else { return Ok(None) };
-        let bytes_of = |hit: &Hit| frames[hit.frame].len() * self.groups[hit.group].sinks.len();
-        if hits.iter().all(|hit| self.groups[hit.group].sinks.is_empty()) {
-            return Ok(None);
+        let (mut bytes, mut longest, mut tasks) = (0, 0, 0);
+        for hit in hits {
+            let sinks = self.groups[hit.group].sinks.len();
+            if sinks > 0 {
+                let len = frames[hit.frame].len();
+                (bytes, longest, tasks) = (bytes + len * sinks, len.max(longest), tasks + sinks);
+            }
         }
-        store.room(hits.iter().map(bytes_of).sum()).map(Some)
+        if tasks == 0 { Ok(None) } else { store.room(bytes, longest).map(Some) }
     }
 
     /// Hands all tasks of the batch to the store. The rest happens when they are durable, or refused.

@@ -1,6 +1,8 @@
 //! The composition root: builds everything from a configuration, binds, starts the threads, waits for signals, drains
 //! in order and joins. Reads top to bottom like the README.
 
+mod durable;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::service::{Gateway, ReadyCheck};
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
+use crate::store::Store;
 use crate::trust;
 
 /// Longest wait for a signal.
@@ -69,6 +72,8 @@ struct Server {
     pool: Pool<Gateway>,
     udp: Option<UdpListener>,
     side_effects: SideEffects,
+    /// With `async.durable.enabled`.
+    store: Option<Arc<Store>>,
     log_files: LogFiles,
     log_keeper: LogKeeper,
 }
@@ -84,27 +89,37 @@ impl Server {
 
         // Sockets first: a second server on the same addresses must not touch the log files of the first one.
         let bound = Bound::bind(config).map_err(ServeError::Runtime)?;
+        let store = durable::open(config, &sinks, &registry)?;
+        let ledger = store.as_ref().map(durable::ledger);
         let log_files = LogFiles::new();
         let quarantine = open_quarantine(&log_files, config, &registry)?;
-        let side_effects = SideEffects::start(&config.side_effects, sinks, None, &registry)
+        let side_effects = SideEffects::start(&config.side_effects, sinks, ledger.as_ref(), &registry)
             .map_err(runtime("cannot start the side-effect workers"))?;
         let groups = build_groups(config, compiled.rules, &log_files, &side_effects, &registry)?;
         let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
-        let checks = vec![log_files_check(&groups)];
+        let checks =
+            [log_files_check(&groups)].into_iter().chain(store.as_ref().map(durable::check)).collect();
         let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, &registry)?;
+        let pipeline = Arc::new(match &store {
+            Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),
+            None => pipeline,
+        });
 
         let tokens = config.listen.http_tokens.clone();
         let record_bytes_max = config.limits.record_bytes_max;
         let gateway =
             Arc::new(Gateway::new(pipeline, tokens, record_bytes_max, Arc::clone(&registry), checks));
-        let options = PoolOptions::new(config.limits.clone());
+        let mut options = PoolOptions::new(config.limits.clone());
+        // One may be in the store's sync while the others serve.
+        options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
             .map_err(runtime("cannot start the listener threads"))?;
         let udp = bound.udp.map(|socket| {
             UdpListener::start(Arc::clone(&gateway), socket, UdpOptions::default(), &registry)
                 .map_err(runtime("cannot start the UDP listener"))
         });
-        Ok(Server { registry, gateway, pool, udp: udp.transpose()?, side_effects, log_files, log_keeper })
+        let udp = udp.transpose()?;
+        Ok(Server { registry, gateway, pool, udp, side_effects, store, log_files, log_keeper })
     }
 
     /// Says what runs where, then tells systemd that it is ready.
@@ -128,7 +143,12 @@ impl Server {
     fn supervise(&self, signals: &Signals) {
         let threads = self.pool.heartbeats().into_iter().chain(self.udp.as_ref().map(UdpListener::heartbeat));
         let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
+        let mut store =
+            self.store.as_ref().map(|store| durable::Watch::new(durable::ledger(store), &self.registry));
         loop {
+            if let Some((level, line)) = store.as_mut().and_then(|store| store.look(clock::now())) {
+                log::log!(level, "{line}");
+            }
             match signals.wait(watchdog.nap()) {
                 Some(Event::Stop) => return,
                 Some(Event::Reopen) => self.reopen(),
@@ -165,7 +185,11 @@ impl Server {
         }
         self.pool.join();
         let status = self.status();
+        let sinks = self.side_effects.queues().len();
         let left = self.side_effects.drain(deadline);
+        if let Some(store) = &self.store {
+            durable::close(store, sinks, left.unfinished);
+        }
         self.log_keeper.stop();
         if drained.in_flight > 0 {
             log::warn!(
@@ -175,9 +199,10 @@ impl Server {
         }
         if left.dropped > 0 || left.unfinished > 0 {
             log::warn!(
-                "left behind after shutdown.drain_timeout: {} side-effect tasks not delivered and dropped, {} of them with \
+                "left behind after shutdown.drain_timeout: {} side-effect tasks not delivered and {}, {} of them with \
                  an attempt under way whose outcome is unknown",
                 left.dropped + left.unfinished,
+                if self.store.is_some() { "kept" } else { "dropped" },
                 left.unfinished
             );
         }
@@ -228,11 +253,10 @@ fn build_pipeline(
     groups: Vec<RuleGroup>,
     quarantine: Quarantine,
     registry: &Registry,
-) -> Result<Arc<Pipeline>, ServeError> {
+) -> Result<Pipeline, ServeError> {
     let fallback = config.unmatched.as_ref().and_then(|name| groups.iter().position(|g| *g.name == **name));
-    let pipeline = Pipeline::new(decoder, groups, fallback, quarantine, registry)
-        .map_err(runtime("cannot write to standard output, where records go without rule groups"))?;
-    Ok(Arc::new(pipeline))
+    Pipeline::new(decoder, groups, fallback, quarantine, registry)
+        .map_err(runtime("cannot write to standard output, where records go without rule groups"))
 }
 
 fn open_log_file(

@@ -108,6 +108,10 @@ impl Gateway {
         match verdict {
             Verdict::Acked if parked => Reply::Parked,
             Verdict::Acked => Reply::Now(Response::empty(204)),
+            Verdict::TooLarge => Reply::Now(Response::text(
+                413,
+                "a record is larger than the store of side effects can hold; see async.durable.max_bytes\n",
+            )),
             Verdict::Refused => {
                 Reply::Now(Response::try_again("the record could not be written; try again\n"))
             }

@@ -21,6 +21,8 @@ use crate::side_effect::testing::MemoryLedger;
 use crate::side_effect::{Ledger, Refused, SideEffects, SinkSpec, Task};
 use crate::sink::{DeliveryError, Sink};
 
+/// What the store holds at most.
+const RECORD_BYTES_MAX: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(60);
 const MATCHING: &str = r#"{"type":"request","request":{"operation":"delete"}}"#;
 const OTHER: &str = r#"{"type":"request","request":{"operation":"read"}}"#;
@@ -71,7 +73,7 @@ fn bench(ledger: MemoryLedger) -> Bench {
     let (group, sink) = ("g".into(), Arc::new(NoSink));
     let spec = SinkSpec { group, sink, destination: "d".into(), rate_per_s: 0.0, digest: None };
     let effects = SideEffects::start(&settings, vec![spec], Some(&as_dyn), &registry).expect("no threads");
-    let pipeline = pipeline(&dir, &effects, &registry).storing(as_dyn);
+    let pipeline = pipeline(&dir, &effects, &registry).storing(as_dyn, RECORD_BYTES_MAX);
     let gateway =
         Arc::new(Gateway::new(Arc::new(pipeline), Vec::new(), 1 << 20, Arc::clone(&registry), Vec::new()));
     let (http, tcp) = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).into();
@@ -249,6 +251,19 @@ fn a_sync_that_fails_is_a_503_to_all_that_waited_for_it() {
     assert_eq!(answer(&mut first).0, 204);
     assert_eq!(bench.outcomes(), [1, 0, 0, 1]);
     assert_eq!(bench.ledger.open_tasks(0).len(), 1);
+}
+
+#[test]
+fn a_record_that_the_store_cannot_hold_is_too_large_where_it_has_to_be_stored() {
+    let bench = bench(MemoryLedger::default());
+    let mut client = bench.client();
+    let long = |record: &str| record.replace('}', &format!("{}}}", " ".repeat(RECORD_BYTES_MAX)));
+    post(&mut client, &long(MATCHING));
+    assert_eq!(answer(&mut client).0, 413);
+    post(&mut client, &long(OTHER));
+    assert_eq!(answer(&mut client).0, 204);
+    assert_eq!((bench.log_lines(), bench.outcomes()), (0, [0, 1, 0, 1]));
+    assert_eq!(bench.refused_for("oversize"), 1);
 }
 
 #[test]

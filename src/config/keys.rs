@@ -158,7 +158,7 @@ pub static KEYS: [Key; 41] = [
     ),
     key(
         "async.durable.max_bytes",
-        Slot::LongSize(|d| &mut d.config.side_effects.durable.max_bytes, MIB, 1024 * GIB),
+        Slot::LongSize(|d| &mut d.config.side_effects.durable.max_bytes, 2 * MIB, 1024 * GIB),
         "most disk space of the store",
     ),
     key(

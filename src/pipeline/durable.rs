@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::outcomes::{self, Outcomes, Tally};
+use super::outcomes::{self, OVERSIZE, Outcomes, Tally};
 use crate::side_effect::{Ledger, Refused, SinkNumber, Task};
 use crate::ticket::Ticket;
 
@@ -15,6 +15,7 @@ pub(super) const UNSYNCED_BYTES_MAX: usize = 256 << 20;
 /// The store as the pipeline sees it.
 pub(super) struct Durable {
     ledger: Arc<dyn Ledger>,
+    record_bytes_max: usize,
     outcomes: Arc<Outcomes>,
     unsynced_bytes: Arc<AtomicUsize>,
 }
@@ -39,16 +40,19 @@ impl Drop for Room {
 }
 
 impl Durable {
-    pub(super) fn new(ledger: Arc<dyn Ledger>, outcomes: Arc<Outcomes>) -> Self {
-        Durable { ledger, outcomes, unsynced_bytes: Arc::default() }
+    pub(super) fn new(ledger: Arc<dyn Ledger>, record_bytes_max: usize, outcomes: Arc<Outcomes>) -> Self {
+        Durable { ledger, record_bytes_max, outcomes, unsynced_bytes: Arc::default() }
     }
 
     pub(super) fn ledger(&self) -> &dyn Ledger {
         &*self.ledger
     }
 
-    /// Room for a batch whose tasks hold so many bytes of records, else the reason of the refusal.
-    pub(super) fn room(&self, bytes: usize) -> Result<Room, usize> {
+    /// Room for a batch whose tasks hold so many bytes of records, the longest one of `longest` bytes, else the reason of the refusal.
+    pub(super) fn room(&self, bytes: usize, longest: usize) -> Result<Room, usize> {
+        if longest > self.record_bytes_max {
+            return Err(OVERSIZE);
+        }
         self.ledger.accepting().map_err(outcomes::of_store)?;
         let before = self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = Room { bytes, of: Arc::clone(&self.unsynced_bytes) };
@@ -114,18 +118,19 @@ mod tests {
     fn what_waits_for_the_disk_is_bounded_but_one_batch_may_be_large() {
         let outcomes = Arc::new(Outcomes::new(&Registry::new(), &[]));
         let ledger = Arc::new(MemoryLedger::default());
-        let store = Durable::new(Arc::clone(&ledger) as Arc<dyn Ledger>, outcomes);
-        let large = store.room(UNSYNCED_BYTES_MAX + 1).expect("alone");
-        assert_eq!(store.room(1).map(drop), Err(STORE_BUSY));
+        let store = Durable::new(Arc::clone(&ledger) as Arc<dyn Ledger>, 100, outcomes);
+        assert_eq!(store.room(101, 101).map(drop), Err(OVERSIZE));
+        let large = store.room(UNSYNCED_BYTES_MAX + 1, 100).expect("alone");
+        assert_eq!(store.room(1, 1).map(drop), Err(STORE_BUSY));
         drop(large);
-        let half = store.room(UNSYNCED_BYTES_MAX / 2).expect("room");
-        let other = store.room(UNSYNCED_BYTES_MAX / 2).expect("room");
-        assert_eq!(store.room(1).map(drop), Err(STORE_BUSY));
+        let half = store.room(UNSYNCED_BYTES_MAX / 2, 1).expect("room");
+        let other = store.room(UNSYNCED_BYTES_MAX / 2, 1).expect("room");
+        assert_eq!(store.room(1, 1).map(drop), Err(STORE_BUSY));
         drop((half, other));
         assert_eq!(store.unsynced_bytes.load(Ordering::Relaxed), 0);
         for (refused, reason) in [(Refused::Full, 3), (Refused::Broken, 4), (Refused::Closed, 5)] {
             ledger.refuse(Some(refused));
-            assert_eq!(store.room(1).map(drop), Err(reason));
+            assert_eq!(store.room(1, 1).map(drop), Err(reason));
         }
     }
 }

@@ -70,6 +70,13 @@ pub struct SinkSpec {
     pub digest: Option<(Duration, Option<String>)>,
 }
 
+impl SinkSpec {
+    /// `GROUP/slack`, `GROUP/forward` and so on: the sink's name in metrics, in diagnostics and in the store.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.group, self.sink.name())
+    }
+}
+
 /// What a drain left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drained {
@@ -118,6 +125,7 @@ impl SideEffects {
         let mut destinations: HashMap<String, Arc<Destination>> = HashMap::new();
         let mut queues = Vec::new();
         for (number, spec) in specs.into_iter().enumerate() {
+            let name = spec.name();
             let destination = destinations
                 .entry(spec.destination)
                 .and_modify(|d| d.shared_with(spec.rate_per_s))
@@ -125,7 +133,7 @@ impl SideEffects {
             let digest = spec.digest.filter(|(window, _)| !window.is_zero());
             let parts = Parts {
                 number: SinkNumber(number),
-                name: format!("{}/{}", spec.group, spec.sink.name()),
+                name,
                 group: spec.group,
                 sink: spec.sink,
                 destination: Arc::clone(destination),

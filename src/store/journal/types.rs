@@ -79,7 +79,7 @@ pub type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
 /// Settings of a journal.
 #[derive(Clone)]
 pub struct Options {
-    /// Size of a segment's file, in bytes; a multiple of 4096, at least 8192. Segments of another size are read as they are.
+    /// Size of a segment's file, in bytes; a multiple of 4096, 8192 to 256 MiB. Segments of another size are read as they are.
     pub segment_bytes: u32,
     /// Bound of the directory's use, in bytes, spare and set-aside files included; at least three segments. (At start one more
     /// segment is written before the old one goes.)
@@ -98,6 +98,9 @@ pub struct Options {
     #[cfg(test)]
     pub(crate) seed: Option<Seed>,
 }
+
+/// Greatest size of a segment's file, in bytes: recovery has one in memory at a time.
+pub(super) const SEGMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Default size of a segment's file, in bytes.
 pub const SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
@@ -128,8 +131,11 @@ impl Options {
 
     pub(super) fn check(&self) -> Result<(), String> {
         let segment = u64::from(self.segment_bytes);
-        if self.segment_bytes % 4096 != 0 || segment < 2 * format::HEADER_BYTES {
-            return Err(format!("segment_bytes {segment} is not a multiple of 4096 from 8192 on"));
+        let sizes = 2 * format::HEADER_BYTES..=SEGMENT_BYTES_MAX;
+        if !self.segment_bytes.is_multiple_of(4096) || !sizes.contains(&segment) {
+            return Err(format!(
+                "segment_bytes {segment} is not a multiple of 4096 from 8192 to {SEGMENT_BYTES_MAX}"
+            ));
         }
         if self.bytes_max < 3 * segment {
             return Err(format!(
