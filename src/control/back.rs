@@ -60,6 +60,8 @@ pub(super) struct Back {
     directory: PathBuf,
     body_bytes_max: usize,
     current: Mutex<Arc<Generation>>,
+    /// What each relay carries between, to cut it off at a stop.
+    carried: [Mutex<Option<[UnixStream; 2]>>; POOL_THREADS],
     stopping: AtomicBool,
 }
 
@@ -67,13 +69,21 @@ impl Back {
     /// Starts tiny_http on a socket in `directory`, which nobody else can enter.
     pub(super) fn start(directory: PathBuf, body_bytes_max: usize) -> io::Result<Back> {
         let current = Mutex::new(Generation::start(&directory, 0)?);
-        Ok(Back { directory, body_bytes_max, current, stopping: AtomicBool::new(false) })
+        let (carried, stopping) = (Default::default(), AtomicBool::new(false));
+        Ok(Back { directory, body_bytes_max, current, carried, stopping })
     }
 
     /// Lets the workers end; requests that tiny_http has not handed out are not answered.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.current.lock().unblock();
+    }
+
+    /// Closes the connections of answers that are still on their way.
+    pub(super) fn cut_off(&self) {
+        for stream in self.carried.iter().filter_map(|carried| carried.lock().take()).flatten() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     fn is_stopping(&self) -> bool {
@@ -95,17 +105,25 @@ impl Back {
         }
     }
 
-    /// Carries requests until the edge has gone and the queue is empty.
-    pub(super) fn relay(&self, whole: &crossbeam_channel::Receiver<Whole>) {
+    /// Carries requests until the edge has gone and the queue is empty. `number` is below [`POOL_THREADS`].
+    pub(super) fn relay(&self, number: usize, whole: &crossbeam_channel::Receiver<Whole>) {
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(Whole { stream, bytes }) = whole.recv() {
-            if let Err(e) = self.carry(&stream, bytes, &mut chunk) {
+            let outcome = self.carry(number, &stream, bytes, &mut chunk);
+            drop(self.carried[number].lock().take());
+            if let Err(e) = outcome {
                 log::debug!("control socket: a request was not answered: {e}");
             }
         }
     }
 
-    fn carry(&self, client: &UnixStream, request: Vec<u8>, chunk: &mut [u8]) -> io::Result<()> {
+    fn carry(
+        &self,
+        number: usize,
+        client: &UnixStream,
+        request: Vec<u8>,
+        chunk: &mut [u8],
+    ) -> io::Result<()> {
         client.set_nonblocking(false)?;
         client.set_write_timeout(Some(READING_TIMEOUT))?;
         let mut back = match self.connect().and_then(|back| send(back, &request)) {
@@ -116,6 +134,7 @@ impl Back {
             }
         };
         drop(request);
+        *self.carried[number].lock() = Some([client.try_clone()?, back.try_clone()?]);
         let mut to_client = client;
         let mut status_sent = false;
         let deadline = clock::now() + ANSWER_TIMEOUT;

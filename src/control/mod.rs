@@ -27,6 +27,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -36,10 +37,13 @@ pub use book::OpenBook;
 pub(crate) use client::{Client, ClientError};
 pub use selection::Selection;
 
-use crate::threads;
+use crate::{clock, threads};
 use back::{Back, POOL_THREADS};
 use edge::{CONNECTIONS_MAX, Edge, Whole};
 use socket::SocketPlace;
+
+/// How long answers that are on their way at a stop may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The control API being served; ends when told, or when dropped.
 pub struct Control {
@@ -102,13 +106,14 @@ impl Control {
             let (worker_back, api) = (Arc::clone(back), Arc::clone(api));
             self.workers.push(threads::spawn(&format!("control-{n}"), move || worker_back.work(&api))?);
             let (back, whole) = (Arc::clone(back), whole.clone());
-            self.relays.push(threads::spawn(&format!("control-relay-{n}"), move || back.relay(&whole))?);
+            self.relays.push(threads::spawn(&format!("control-relay-{n}"), move || back.relay(n, &whole))?);
         }
         self.edge = Some(threads::spawn("control-edge", move || edge.run())?);
         Ok(())
     }
 
-    /// Takes no further request, answers those that are whole, and removes the socket. Blocks for the longest of these answers.
+    /// Takes no further request, answers those that are whole within two seconds, and removes the socket. Blocks until then, and for
+    /// a request that works on the store's disk.
     pub fn stop(self) {
         drop(self);
     }
@@ -118,8 +123,16 @@ impl Drop for Control {
     fn drop(&mut self) {
         // In this order each stage finds its input ended: the edge closes the relays' queue, then nobody calls tiny_http.
         drop(self.stop.take());
-        let joined = self.edge.take().into_iter().chain(self.relays.drain(..)).map(JoinHandle::join);
-        let mut panicked = joined.filter(Result::is_err).count();
+        let mut panicked =
+            self.edge.take().map(JoinHandle::join).iter().filter(|joined| joined.is_err()).count();
+        let deadline = clock::now() + STOP_TIMEOUT;
+        while !self.relays.iter().all(JoinHandle::is_finished) {
+            if let Some(back) = self.back.as_ref().filter(|_| clock::now() > deadline) {
+                back.cut_off();
+            }
+            std::thread::sleep(STOP_TIMEOUT / 200);
+        }
+        panicked += self.relays.drain(..).map(JoinHandle::join).filter(Result::is_err).count();
         let back = self.back.take();
         if let Some(back) = &back {
             back.stop();

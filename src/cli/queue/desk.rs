@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use crate::cli::{Io, WRONG, checks, say_problems};
 use crate::clock;
-use crate::config::{self, CONTROL_SOCKET_NAME, Config, DeadLetters, Overrides};
+use crate::config::{self, CONTROL_SOCKET_NAME, Config, Overrides};
 use crate::control::tasks::{Changed, FilterError, Page, State, TaskBook, TaskDetail, task_id};
 use crate::control::{Client, ClientError, ClosedBook, OpenBook, PAGE_TASKS_MAX, Selection};
 use crate::metrics::Registry;
-use crate::side_effect::retry::Policy;
+use crate::server::store_settings;
+use crate::side_effect::SinkSpec;
 use crate::sink::{self, HttpClient};
-use crate::store::{self, DeadKeep, OpenError, Settings, Store};
+use crate::store::{self, OpenError, Store};
 
 /// What will be done with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,29 +279,14 @@ fn open_files(dir: &Path, places: &Places, access: Access) -> Result<Box<dyn Tas
         sinks.dedup();
     }
     let registry = Arc::new(Registry::new());
-    let opened = Store::open(settings(dir, &places.config), &sinks, &registry).map_err(told)?;
+    let opened = Store::open(store_settings(&places.config.side_effects), &sinks, &registry).map_err(told)?;
     let bytes_max = places.config.side_effects.durable.max_bytes;
     Ok(Box::new(OpenBook::new(opened.store, registry, dir, bytes_max, &opened.report)))
-}
-
-/// As the server opens it.
-fn settings(dir: &Path, config: &Config) -> Settings {
-    let effects = &config.side_effects;
-    let limits = Policy::from_config(effects).limits();
-    Settings {
-        dead_keep: match effects.durable.dead_letters {
-            DeadLetters::All => DeadKeep::All,
-            DeadLetters::Newest => DeadKeep::Newest,
-        },
-        attempts_max: limits.attempts_max,
-        age_max: limits.age_max,
-        ..Settings::new(dir, effects.durable.max_bytes)
-    }
 }
 
 /// Names of the sinks that the configuration has.
 fn sink_names(config: &Config) -> Result<Vec<String>, String> {
     let specs = sink::build(&config.rule_groups, &HttpClient::trusting(None))
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    Ok(specs.iter().map(|spec| format!("{}/{}", spec.group, spec.sink.name())).collect())
+    Ok(specs.iter().map(SinkSpec::name).collect())
 }

@@ -27,6 +27,11 @@ Examples:
       vault-audit-filter queue replay --sink payroll/slack
   Throw away what is too old to be of use:
       vault-audit-filter queue drop --state dead --until 720h
+  Of one group and reason, all of them, without being asked:
+      vault-audit-filter queue drop --group old --reason expired --yes
+      vault-audit-filter queue replay --all
+  Without a configuration:
+      vault-audit-filter queue list --limit 0 --dir /var/lib/vault-audit-filter/queue
   For a script:
       vault-audit-filter queue list --format json | jq '.tasks[] | .reason'
 
