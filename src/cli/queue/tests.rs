@@ -215,6 +215,12 @@ fn store_files(dir: &Path) {
         let end = End::Failed { attempts: 1, reason: GiveUp::Permanent, error: &error };
         opened.store.ended(SinkNumber(0), &task, &end);
     }
+    let dead = crate::store::Filter { kind: Some(crate::store::Kind::Dead), ..Default::default() };
+    let deadline = crate::clock::now() + Duration::from_secs(60);
+    while opened.store.list(&dead, 0).matched < 2 {
+        assert!(crate::clock::now() < deadline, "they become dead letters");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     opened.store.close().expect("closed");
 }
 
