@@ -140,6 +140,11 @@ impl Pipeline {
         Pipeline { store, ..self }
     }
 
+    /// Whether the store takes tasks; `None`: there is none.
+    pub fn store_check(&self) -> Option<Box<dyn Fn() -> Result<(), String> + Send + Sync>> {
+        self.store.as_ref().map(|store| Box::new(store.check()) as _)
+    }
+
     /// The rule groups in the order of the configuration.
     pub fn groups(&self) -> &[RuleGroup] {
         &self.groups

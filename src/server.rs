@@ -104,13 +104,13 @@ impl Server {
             .map_err(runtime("cannot start the side-effect workers"))?;
         let groups = build_groups(config, compiled.rules, &log_files, &side_effects, &registry)?;
         let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
-        let checks =
-            [log_files_check(&groups)].into_iter().chain(store.as_ref().map(durable::check)).collect();
+        let log_files_check = log_files_check(&groups);
         let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, &registry)?;
         let pipeline = Arc::new(match &store {
             Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),
             None => pipeline,
         });
+        let checks = [log_files_check].into_iter().chain(durable::check(&pipeline)).collect();
 
         let tokens = config.listen.http_tokens.clone();
         let record_bytes_max = config.limits.record_bytes_max;

@@ -2,9 +2,11 @@
 //! call, and the batch is counted and answered when they are on the disk or refused.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::outcomes::{self, OVERSIZE, Outcomes, Tally};
+use crate::clock;
 use crate::side_effect::{Ledger, Refused, SinkNumber, Task};
 use crate::ticket::Ticket;
 
@@ -12,12 +14,47 @@ use crate::ticket::Ticket;
 /// stands still: senders that nobody answers (streams, datagrams) must not fill the memory then.
 pub(super) const UNSYNCED_BYTES_MAX: usize = 256 << 20;
 
+/// For how long a refusal says that the store takes nothing, when nothing was accepted since. A store can be too full for the records that
+/// come and not yet for the smallest one.
+const REFUSAL_COUNTS: Duration = Duration::from_secs(10);
+
+/// When the store has last refused something, unless it has accepted something since.
+pub(super) struct LastRefusal {
+    base: Instant,
+    /// Milliseconds from `base`, plus one; 0: never, or accepted since.
+    at_ms: AtomicU64,
+}
+
+impl LastRefusal {
+    fn new() -> Self {
+        LastRefusal { base: clock::now(), at_ms: AtomicU64::new(0) }
+    }
+
+    fn note(&self, accepted: bool) {
+        if !accepted {
+            self.at_ms.store(self.ms(clock::now()) + 1, Ordering::Relaxed);
+        } else if self.at_ms.load(Ordering::Relaxed) != 0 {
+            self.at_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.base).as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        let at_ms = self.at_ms.load(Ordering::Relaxed);
+        at_ms != 0 && u128::from(self.ms(now).saturating_sub(at_ms - 1)) < REFUSAL_COUNTS.as_millis()
+    }
+}
+
 /// The store as the pipeline sees it.
 pub(super) struct Durable {
     ledger: Arc<dyn Ledger>,
     record_bytes_max: usize,
     outcomes: Arc<Outcomes>,
     unsynced_bytes: Arc<AtomicUsize>,
+    last_refusal: Arc<LastRefusal>,
 }
 
 impl std::fmt::Debug for Durable {
@@ -41,7 +78,13 @@ impl Drop for Room {
 
 impl Durable {
     pub(super) fn new(ledger: Arc<dyn Ledger>, record_bytes_max: usize, outcomes: Arc<Outcomes>) -> Self {
-        Durable { ledger, record_bytes_max, outcomes, unsynced_bytes: Arc::default() }
+        Durable {
+            ledger,
+            record_bytes_max,
+            outcomes,
+            unsynced_bytes: Arc::default(),
+            last_refusal: Arc::new(LastRefusal::new()),
+        }
     }
 
     pub(super) fn ledger(&self) -> &dyn Ledger {
@@ -53,13 +96,26 @@ impl Durable {
         if longest > self.record_bytes_max {
             return Err(OVERSIZE);
         }
-        self.ledger.accepting().map_err(outcomes::of_store)?;
+        if let Err(refused) = self.ledger.accepting() {
+            self.last_refusal.note(false);
+            return Err(outcomes::of_store(refused));
+        }
         let before = self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = Room { bytes, of: Arc::clone(&self.unsynced_bytes) };
         if before > 0 && before.saturating_add(bytes) > UNSYNCED_BYTES_MAX {
             return Err(outcomes::STORE_BUSY);
         }
         Ok(room)
+    }
+
+    /// Whether the store takes tasks: asked now, and by what it did with the last ones.
+    pub(super) fn check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
+        let (ledger, last_refusal) = (Arc::clone(&self.ledger), Arc::clone(&self.last_refusal));
+        move || match ledger.accepting() {
+            Err(refused) => Err(refused.to_string()),
+            Ok(()) if last_refusal.is_recent(clock::now()) => Err("the last tasks were refused".to_owned()),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Hands over the tasks of a batch whose lines are written. Does not block.
@@ -71,7 +127,9 @@ impl Durable {
         ticket: Option<Ticket>,
     ) {
         let outcomes = Arc::clone(&self.outcomes);
-        let promise = Promise { outcomes, tally, ticket, kept: Err(Refused::Closed), _room: room };
+        let last_refusal = Arc::clone(&self.last_refusal);
+        let promise =
+            Promise { outcomes, tally, ticket, kept: Err(Refused::Closed), last_refusal, _room: room };
         self.ledger.accept(tasks, Box::new(move |result| promise.end(result)));
     }
 }
@@ -84,6 +142,7 @@ struct Promise {
     ticket: Option<Ticket>,
     /// Whether its tasks are durable; what nobody tells is a refusal.
     kept: Result<(), Refused>,
+    last_refusal: Arc<LastRefusal>,
     _room: Room,
 }
 
@@ -95,6 +154,7 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
+        self.last_refusal.note(self.kept.is_ok());
         match self.kept {
             Ok(()) => self.outcomes.count_tally(&self.tally),
             Err(refused) => {
@@ -128,9 +188,22 @@ mod tests {
         assert_eq!(store.room(1, 1).map(drop), Err(STORE_BUSY));
         drop((half, other));
         assert_eq!(store.unsynced_bytes.load(Ordering::Relaxed), 0);
+        let check = store.check();
+        assert_eq!(check(), Ok(()));
         for (refused, reason) in [(Refused::Full, 3), (Refused::Broken, 4), (Refused::Closed, 5)] {
             ledger.refuse(Some(refused));
             assert_eq!(store.room(1, 1).map(drop), Err(reason));
+            assert_eq!(check(), Err(refused.to_string()));
         }
+        // It says that it would take something; what came last was refused all the same.
+        ledger.refuse(None);
+        assert_eq!(check(), Err("the last tasks were refused".to_owned()));
+        let refused_at = clock::now();
+        assert!(store.last_refusal.is_recent(refused_at));
+        assert!(!store.last_refusal.is_recent(refused_at + REFUSAL_COUNTS));
+        let tally = Tally { frames: 0, matched: 0, groups: Vec::new(), quarantined: Vec::new() };
+        store.accept(&[], store.room(1, 1).expect("room"), tally, None);
+        ledger.commit();
+        assert_eq!(check(), Ok(()));
     }
 }

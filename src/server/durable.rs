@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::ServeError;
 use crate::config::{Config, DeadLetters, SideEffects as SideEffectsConfig};
 use crate::metrics::{self, Counter, Registry};
+use crate::pipeline::Pipeline;
 use crate::service::ReadyCheck;
 use crate::side_effect::retry::Policy;
 use crate::side_effect::{Ledger, SinkNumber, SinkSpec};
@@ -64,12 +65,8 @@ pub(super) fn ledger(store: &Arc<Store>) -> Arc<dyn Ledger> {
 }
 
 /// Readiness is red while the store takes no tasks.
-pub(super) fn check(store: &Arc<Store>) -> ReadyCheck {
-    let store = Arc::clone(store);
-    ReadyCheck {
-        name: "durable store",
-        check: Box::new(move || store.accepting().map_err(|refused| refused.to_string())),
-    }
+pub(super) fn check(pipeline: &Pipeline) -> Option<ReadyCheck> {
+    pipeline.store_check().map(|check| ReadyCheck { name: "durable store", check })
 }
 
 /// Closes the store when nobody uses it any more, and says what waits in it.

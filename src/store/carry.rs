@@ -55,14 +55,17 @@ impl Inner {
 
     /// The oldest segment, if it should be emptied.
     fn victim(&self, log: Log) -> Option<u64> {
-        let disk = self.disk(log);
+        let mut disk = self.disk(log);
         let state = self.state.lock();
         let usage = match log {
             Log::Pending => &state.tasks.usage,
             Log::Dead => &state.dead.usage,
         };
         let victim = usage.first_live()?;
-        (usage.carry_wanted(&disk) && victim < self.journal(log).segments().current).then_some(victim)
+        // Those below it go as soon as the mark is durable.
+        let current = self.journal(log).segments().current;
+        disk.segments = (current + 1).saturating_sub(victim);
+        (victim < current && usage.carry_wanted(&disk)).then_some(victim)
     }
 
     /// What is alive in a segment. The state is not locked for long at a time.

@@ -161,7 +161,9 @@ impl Inner {
     /// # Errors
     /// Why not everything has become durable.
     pub(crate) fn close(self: &Arc<Self>) -> Result<(), crate::side_effect::Refused> {
-        self.state.lock().closed = true;
+        if std::mem::replace(&mut self.state.lock().closed, true) {
+            return Ok(());
+        }
         self.append_lost();
         let dead = self.dead.close();
         let pending = self.pending.close();

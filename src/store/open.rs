@@ -78,8 +78,9 @@ impl Store {
     /// # Errors
     /// Why not everything has become durable.
     pub fn close(&self) -> Result<(), Refused> {
-        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
-        threads.stop(&self.inner);
+        if let Some(threads) = self.threads.lock().take() {
+            threads.stop(&self.inner);
+        }
         self.inner.close()
     }
 }

@@ -398,11 +398,6 @@ impl Tasks {
         numbers
     }
 
-    /// When the next held task is due.
-    pub(crate) fn next_due_ns(&self) -> Option<u64> {
-        self.held.first_key_value().map(|((due, _), _)| *due)
-    }
-
     /// An attempt starts. It counts from here on.
     ///
     /// # Errors
@@ -469,11 +464,6 @@ impl Tasks {
             ids.extend(self.slot(slot).map(|e| e.id));
         }
         ids
-    }
-
-    /// Whether any task is to become a dead letter now.
-    pub(crate) fn any_dying(&self) -> bool {
-        !self.dying.is_empty()
     }
 
     /// The task's record was copied to `to`, which is durable.

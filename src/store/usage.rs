@@ -72,6 +72,7 @@ impl Usage {
     }
 
     /// Live bytes, frames included.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

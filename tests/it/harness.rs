@@ -32,6 +32,7 @@ pub struct Plan {
     yaml: String,
     environment: Vec<(String, String)>,
     open_files_max: Option<u32>,
+    under: Vec<String>,
 }
 
 impl Plan {
@@ -43,7 +44,16 @@ impl Plan {
             .replace("{http}", &http.to_string())
             .replace("{audit}", &audit.to_string())
             .replace("{admin}", &admin.to_string());
-        Plan { dir, http, audit, admin, yaml, environment: Vec::new(), open_files_max: None }
+        Plan {
+            dir,
+            http,
+            audit,
+            admin,
+            yaml,
+            environment: Vec::new(),
+            open_files_max: None,
+            under: Vec::new(),
+        }
     }
 
     /// Adds a variable to the program's environment.
@@ -55,6 +65,12 @@ impl Plan {
     /// Starts the program with that limit on open files.
     pub fn open_files_max(mut self, n: u32) -> Plan {
         self.open_files_max = Some(n);
+        self
+    }
+
+    /// Starts the program through another one, which must end in its place: `strace -D` and the like.
+    pub fn under(mut self, program: &[&str]) -> Plan {
+        self.under = program.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -71,9 +87,14 @@ impl Plan {
     fn command(&self, arguments: &[&str]) -> Command {
         let config = self.path("config.yaml");
         std::fs::write(&config, &self.yaml).expect("the configuration file");
-        let mut command = match self.open_files_max {
-            None => Command::new(PROGRAM),
-            Some(n) => {
+        let mut command = match (self.open_files_max, self.under.split_first()) {
+            (None, None) => Command::new(PROGRAM),
+            (None, Some((under, words))) => {
+                let mut under = Command::new(under);
+                under.args(words).arg(PROGRAM);
+                under
+            }
+            (Some(n), _) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {n}; exec \"$0\" \"$@\""), PROGRAM]);
                 shell
@@ -290,6 +311,18 @@ impl Daemon {
             self.ended = self.child.try_wait().expect("its state");
         }
         self.ended.is_none()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9, and waits for its end.
+    #[track_caller]
+    pub fn kill(&mut self) -> Ended {
+        self.signal(Signal::SIGKILL);
+        self.wait_end()
     }
 
     /// Sends a signal.

@@ -7,6 +7,7 @@
 
 mod commands;
 mod docs;
+mod durable;
 mod harness;
 mod hostile;
 mod life;

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One request as received.
 #[derive(Debug, Clone)]
@@ -20,6 +20,10 @@ pub struct Received {
     pub headers: Vec<(String, String)>,
     /// Body.
     pub body: Vec<u8>,
+    /// When it was complete.
+    pub at: Instant,
+    /// The status that it was or will be answered with; 0 for one that hangs.
+    pub status: u16,
 }
 
 impl Received {
@@ -46,6 +50,8 @@ pub enum Script {
         /// Body.
         body: String,
     },
+    /// This status for a request whose body holds the text, 200 for all others.
+    Poison(&'static str, u16),
     /// Read the request and answer nothing until the sink is dropped or [`Sink::resume`] is called.
     Hang,
 }
@@ -122,6 +128,11 @@ impl Sink {
         self.shared.received.lock().expect("no panic while held").len()
     }
 
+    /// From now on, this answer.
+    pub fn answer(&self, script: Script) {
+        *self.shared.script.lock().expect("no panic while held") = VecDeque::from([script]);
+    }
+
     /// Lets hanging requests go (they get 200 `ok`), and those to come as well.
     pub fn resume(&self) {
         *self.shared.resumed.lock().expect("no panic while held") = true;
@@ -155,15 +166,25 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 fn serve(stream: TcpStream, shared: &Shared) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
     let mut stream = BufReader::new(stream);
-    while let Some(request) = read_request(&mut stream) {
-        shared.received.lock().expect("no panic while held").push(request);
+    while let Some(mut request) = read_request(&mut stream) {
         let script = {
             let mut script = shared.script.lock().expect("no panic while held");
             if script.len() > 1 { script.pop_front() } else { script.front().cloned() }
         };
-        let (status, headers, body) = match script.unwrap_or_else(Script::ok) {
+        let script = match script.unwrap_or_else(Script::ok) {
+            Script::Poison(word, status) => {
+                let poisoned = String::from_utf8_lossy(&request.body).contains(word);
+                Script::status(if poisoned { status } else { 200 })
+            }
+            other => other,
+        };
+        if let Script::Answer { status, .. } = script {
+            request.status = status;
+        }
+        shared.received.lock().expect("no panic while held").push(request);
+        let (status, headers, body) = match script {
             Script::Answer { status, headers, body } => (status, headers, body),
-            Script::Hang => {
+            Script::Hang | Script::Poison(..) => {
                 let resumed = shared.resumed.lock().expect("no panic while held");
                 drop(shared.resume.wait_while(resumed, |resumed| !*resumed).expect("no panic while held"));
                 (200, Vec::new(), "ok".to_owned())
@@ -219,5 +240,5 @@ fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Received> {
         body = vec![0; header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0)];
         stream.read_exact(&mut body).ok()?;
     }
-    Some(Received { method, path, headers, body })
+    Some(Received { method, path, headers, body, at: Instant::now(), status: 0 })
 }

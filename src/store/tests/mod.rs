@@ -1,1 +1,6 @@
-//! Tests.
+//! Tests of the store as a whole.
+
+mod support;
+
+mod admin;
+mod flow;
