@@ -128,7 +128,7 @@ fn store(out: &mut String, status: &Status) {
         None => "accepting".to_owned(),
         Some(why) => format!("NOT accepting: {}", printable(why)),
     };
-    let share = if store.bytes_max > 0 { store.bytes * 100 / store.bytes_max } else { 0 };
+    let share = store.bytes.saturating_mul(100).checked_div(store.bytes_max).unwrap_or(0);
     let _ = writeln!(
         out,
         "\nstore: {accepting}; {} pending (the oldest for {}), {} dead letters, {} bytes on disk ({share} % of the bound)",

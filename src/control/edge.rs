@@ -21,8 +21,8 @@ use crate::framing::http::{HttpLimits, RequestFramer, Step, gunzip};
 pub(super) const CONNECTIONS_MAX: usize = 32;
 /// Request line and headers, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// How long a request may take from the connection to its last byte.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take from the connection to its last byte. Tests wait for it.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
 /// How long to leave the listener alone after it failed (out of descriptors, say).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Read at once from one connection.

@@ -280,6 +280,38 @@ fn clients_that_say_nothing_or_leave_do_not_hold_up_others() {
 }
 
 #[test]
+fn a_request_that_does_not_come_to_its_end_is_given_up() {
+    let served = serve();
+    let mut drips = served.connect();
+    drips.write_all(b"GET /v1/sta").expect("sent");
+    let mut silent = served.connect();
+    // Bytes do not buy time: the limit is for the whole request.
+    let mut sent = 0;
+    while sent < 10_000 && drips.write_all(b"x").is_ok() {
+        sent += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(sent < 10_000, "it is closed in the end");
+    assert!(read_all(&mut drips).starts_with("HTTP/1.1 408 "));
+    assert!(read_all(&mut silent).starts_with("HTTP/1.1 408 "));
+    served.good_client_is_served();
+}
+
+#[test]
+fn an_answer_that_nobody_reads_holds_up_neither_others_nor_the_stop() {
+    let many = (1..=4000).map(|n| line(n, State::Dead, "even"));
+    let mut served = serve_with(MemoryBook::with(many), true);
+    let mut stream = served.connect();
+    stream.write_all(b"GET /v1/dead-letters?limit=10000 HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).expect("the answer begins");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    served.good_client_is_served();
+    served.control.take().expect("running").stop();
+    assert!(!served.path.exists());
+}
+
+#[test]
 fn tiny_http_is_started_anew_when_it_has_stopped_listening() {
     let served = serve();
     served.good_client_is_served();

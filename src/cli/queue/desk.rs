@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::cli::{Io, WRONG, checks, say_problems};
 use crate::clock;
 use crate::config::{self, CONTROL_SOCKET_NAME, Config, Overrides};
-use crate::control::tasks::{Changed, FilterError, Page, State, TaskBook, TaskDetail, task_id};
+use crate::control::tasks::{Changed, Filter, FilterError, Page, State, TaskBook, TaskDetail, task_id};
 use crate::control::{Client, ClientError, ClosedBook, OpenBook, PAGE_TASKS_MAX, Selection};
 use crate::metrics::Registry;
 use crate::server::store_settings;
@@ -64,7 +64,13 @@ impl From<ClientError> for DeskError {
 
 impl From<io::Error> for DeskError {
     fn from(error: io::Error) -> Self {
-        DeskError::Failed(format!("the durable store: {error}"))
+        let cure = match error.kind() {
+            io::ErrorKind::ResourceBusy => {
+                "; nobody answers at its control socket: name the configuration that the server uses with --config FILE"
+            }
+            _ => "",
+        };
+        DeskError::Failed(format!("the durable store: {error}{cure}"))
     }
 }
 
@@ -163,16 +169,27 @@ impl Desk {
         })
     }
 
+    /// What has to be asked one after the other for a list of these tasks: the server has pending tasks and dead letters in different
+    /// places, and the files are read once for both.
+    pub(super) fn parts(&self, state: Option<State>) -> Vec<Option<State>> {
+        match (self, state) {
+            (Desk::Running(_), None) => vec![Some(State::Pending), Some(State::Dead)],
+            (_, state) => vec![state],
+        }
+    }
+
+    /// Tasks of one of [`Desk::parts`].
     pub(super) fn list(
         &self,
-        state: State,
+        state: Option<State>,
         selection: &Selection,
         offset: u64,
         limit: u64,
     ) -> Result<Page, DeskError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_TASKS_MAX);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         match self {
             Desk::Running(client) => {
+                let (limit, state) = (limit.min(PAGE_TASKS_MAX), state.unwrap_or(State::Dead));
                 let mut target = format!("/v1/{}?limit={limit}&offset={offset}", route(state));
                 let conditions = selection.to_query();
                 if !conditions.is_empty() {
@@ -183,7 +200,8 @@ impl Desk {
             }
             Desk::Stopped(book) => {
                 let all = *selection == Selection::default();
-                let filter = Selection { all, ..selection.clone() }.filter(state, clock::wall())?;
+                let selection = Selection { all, ..selection.clone() };
+                let filter = Filter { state, ..selection.filter(State::Dead, clock::wall())? };
                 Ok(book.list(&filter, offset, limit)?)
             }
         }
@@ -247,9 +265,9 @@ fn route(state: State) -> &'static str {
     }
 }
 
-/// The files of a store that no server has open.
-fn open_files(dir: &Path, places: &Places, access: Access) -> Result<Box<dyn TaskBook>, String> {
-    let told = |error: OpenError| match error {
+/// Why the files cannot be opened, with what to do where a server has them.
+fn told(error: OpenError, dir: &Path, places: &Places) -> String {
+    match error {
         OpenError::Locked { pid, .. } => {
             let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             format!(
@@ -259,27 +277,27 @@ fn open_files(dir: &Path, places: &Places, access: Access) -> Result<Box<dyn Tas
             )
         }
         other => other.to_string(),
-    };
-    // One look in any case: the names of sinks, and whether somebody has it open.
-    let looked = store::look(
-        dir,
-        &places.sinks,
-        &store::Filter::default(),
-        if places.is_configured { 0 } else { usize::MAX },
-    );
-    let looked = looked.map_err(told)?;
+    }
+}
+
+/// The files of a store that no server has open.
+fn open_files(dir: &Path, places: &Places, access: Access) -> Result<Box<dyn TaskBook>, String> {
     if access == Access::Look {
-        return Ok(Box::new(ClosedBook { dir: dir.to_owned(), sinks: places.sinks.clone() }));
+        let book = ClosedBook { dir: dir.to_owned(), sinks: places.sinks.clone() };
+        return Ok(Box::new(book));
     }
     let mut sinks = places.sinks.clone();
     if !places.is_configured {
-        // Without a configuration every sink that a task names is taken as one: the server sorts it out.
+        // Without a configuration every sink that a dead letter names is taken as one: the server sorts it out.
+        let dead = store::Filter { kind: Some(store::Kind::Dead), ..store::Filter::default() };
+        let looked = store::look(dir, &[], &dead, usize::MAX).map_err(|e| told(e, dir, places))?;
         sinks.extend(looked.listed.items.into_iter().map(|item| item.sink));
         sinks.sort_unstable();
         sinks.dedup();
     }
     let registry = Arc::new(Registry::new());
-    let opened = Store::open(store_settings(&places.config.side_effects), &sinks, &registry).map_err(told)?;
+    let opened = Store::open(store_settings(&places.config.side_effects), &sinks, &registry)
+        .map_err(|e| told(e, dir, places))?;
     let bytes_max = places.config.side_effects.durable.max_bytes;
     Ok(Box::new(OpenBook::new(opened.store, registry, dir, bytes_max, &opened.report)))
 }

@@ -311,16 +311,15 @@ fn printed(code: u8) -> u8 {
 
 fn list(desk: &Desk, arguments: &List, io: &mut Io<'_>) -> Result<u8, DeskError> {
     let selection = arguments.conditions.selection(&[], false);
-    let states = match arguments.state {
+    let state = match arguments.state {
         // A pending task has no reason.
-        None if selection.reason.is_some() => vec![State::Dead],
-        None => vec![State::Pending, State::Dead],
-        Some(state) => vec![state.into()],
+        None if selection.reason.is_some() => Some(State::Dead),
+        state => state.map(State::from),
     };
     let mut printer = render::Lister::new(arguments.place.format == Format::Json);
     let limit = if arguments.limit == 0 { u64::MAX } else { arguments.limit };
     let mut total = 0;
-    for state in states {
+    for state in desk.parts(state) {
         let mut offset = 0;
         loop {
             let page = desk.list(state, &selection, offset, limit.saturating_sub(printer.listed()))?;
@@ -337,9 +336,11 @@ fn list(desk: &Desk, arguments: &List, io: &mut Io<'_>) -> Result<u8, DeskError>
         }
     }
     let code = printed(io.print(&printer.end(total)));
-    if total > printer.listed() && arguments.place.format == Format::Text {
-        let listed = printer.listed();
-        io.say(&format!("{listed} of {total} tasks; --limit 0 lists all"));
+    let listed = printer.listed();
+    if total > listed && arguments.place.format == Format::Text {
+        let cure =
+            if arguments.limit == 0 { "give conditions to see the others" } else { "--limit 0 lists all" };
+        io.say(&format!("{listed} of {total} tasks; {cure}"));
     }
     Ok(if total == 0 && code == OK { FAILED } else { code })
 }
@@ -348,7 +349,7 @@ fn discard(desk: &Desk, arguments: &Drop, io: &mut Io<'_>) -> Result<u8, DeskErr
     let (change, state) = (&arguments.change, arguments.state.into());
     let selection = change.conditions.selection(&change.ids, change.all);
     if io.err_is_terminal && !arguments.yes {
-        let count = desk.list(state, &Selection { all: false, ..selection.clone() }, 0, 0)?.total;
+        let count = desk.list(Some(state), &Selection { all: false, ..selection.clone() }, 0, 0)?.total;
         let meant = render::counted(count, state);
         if count > 0 && !confirmed(&format!("Drop {meant} for good? [y/N] "), io) {
             io.say("nothing was dropped");

@@ -280,7 +280,7 @@ fn a_store_that_somebody_has_open_is_left_alone() {
         let outcome = queue_at(dir.path(), action, None);
         assert_eq!(outcome.code, 2);
         let pid = format!("process {}", std::process::id());
-        assert!(outcome.err.contains(&pid) && outcome.err.contains("control.sock"), "{}", outcome.err);
+        assert!(outcome.err.contains(&pid) && outcome.err.contains("--config FILE"), "{}", outcome.err);
     }
     drop(opened);
 }
