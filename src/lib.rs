@@ -9,8 +9,10 @@
 //!  └────────────────────────┘   └──────────────┘   └──────────┬────────────┘
 //!         ▲   ack (HTTP status, counter)  ◀───────────────────┤  Task
 //!         │                                                   ▼
-//!         │                                         ┌──────────────────┐
-//!         │                                         │ side_effect      │  bounded queue and workers per sink
+//!         │                                         ┌──────────────────┐   durable: accept, take, reserve, end   ┌───────────────┐
+//!         │                                         │ side_effect      │◀──────────────────────────────────────▶│ store         │
+//!         │                                         │ queue and        │         dyn side_effect::Ledger         │ journal, disk │
+//!         │                                         │ workers per sink │                                         └───────────────┘
 //!         │                                         └────────┬─────────┘
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
@@ -22,13 +24,14 @@
 //! # Reading order
 //!
 //! [`pipeline`] first, then the box you came for: [`listener`] and [`framing`], [`record`], [`rules`],
-//! [`rule_group`], [`log_file`], [`side_effect`], [`sink`]; [`server`] builds and joins everything.
+//! [`rule_group`], [`log_file`], [`side_effect`], [`sink`], [`store`]; [`server`] builds and joins everything.
 //!
 //! # Invariants
 //!
 //! 1. Pure modules (`framing`, `record`, `rules`, `side_effect::retry`) do no I/O, spawn nothing and read no clock.
 //! 2. Threads are started through [`threads::spawn`] only, have names, and are joined.
-//! 3. A frame is acked only after every matching log line has been written.
+//! 3. A frame is acked only after every matching log line has been written and, with the durable store, every task of it is on the
+//!    disk. The thread that ended the sync sends the acks; no thread of the pool waits for another one's sync.
 //! 4. Every frame ends in exactly one of matched, unmatched, quarantined, refused; the counters add up.
 //! 5. No unbounded queue, buffer, timer set or thread set; each limit carries its unit in its name.
 //! 6. No secret and no record body in diagnostics.

@@ -63,7 +63,7 @@ pub enum Verdict {
     Acked,
     /// A line could not be written, or the store takes no tasks: nothing of this batch may be acked.
     Refused,
-    /// A record is longer than the store can hold: trying again does not help. Nothing was written.
+    /// The tasks are more than the store can take at a time: trying again does not help. Nothing was written.
     TooLarge,
 }
 
@@ -133,10 +133,10 @@ impl Pipeline {
     }
 
     /// From now on tasks go to `ledger`, which was opened with the sinks of these groups, and a batch with tasks is acked when they are
-    /// durable. Records over `record_bytes_max` do not fit into it.
+    /// durable. It takes tasks with records of `batch_bytes_max` bytes at a time.
     #[must_use]
-    pub fn storing(self, ledger: Arc<dyn Ledger>, record_bytes_max: usize) -> Self {
-        let store = Some(Durable::new(ledger, record_bytes_max, Arc::clone(&self.outcomes)));
+    pub fn storing(self, ledger: Arc<dyn Ledger>, batch_bytes_max: usize) -> Self {
+        let store = Some(Durable::new(ledger, batch_bytes_max, Arc::clone(&self.outcomes)));
         Pipeline { store, ..self }
     }
 
@@ -343,15 +343,12 @@ impl Pipeline {
     /// Room in the store for the tasks of these hits, if there are any, else the reason of the refusal.
     fn room_in_store(&self, frames: &[&[u8]], hits: &[Hit]) -> Result<Option<Room>, usize> {
         let Some(store) = &self.store else { return Ok(None) };
-        let (mut bytes, mut longest, mut tasks) = (0, 0, 0);
+        let (mut bytes, mut tasks) = (0, 0);
         for hit in hits {
             let sinks = self.groups[hit.group].sinks.len();
-            if sinks > 0 {
-                let len = frames[hit.frame].len();
-                (bytes, longest, tasks) = (bytes + len * sinks, len.max(longest), tasks + sinks);
-            }
+            (bytes, tasks) = (bytes + frames[hit.frame].len() * sinks, tasks + sinks);
         }
-        if tasks == 0 { Ok(None) } else { store.room(bytes, longest).map(Some) }
+        if tasks == 0 { Ok(None) } else { store.room(bytes, tasks).map(Some) }
     }
 
     /// Hands all tasks of the batch to the store. The rest happens when they are durable, or refused.

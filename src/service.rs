@@ -110,7 +110,7 @@ impl Gateway {
             Verdict::Acked => Reply::Now(Response::empty(204)),
             Verdict::TooLarge => Reply::Now(Response::text(
                 413,
-                "a record is larger than the store of side effects can hold; see async.durable.max_bytes\n",
+                "the records are larger than the store of side effects can take at a time; send fewer in one request, or raise async.durable.max_bytes\n",
             )),
             Verdict::Refused => {
                 Reply::Now(Response::try_again("the record could not be written; try again\n"))

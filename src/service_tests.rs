@@ -22,7 +22,7 @@ use crate::side_effect::{Ledger, Refused, SideEffects, SinkSpec, Task};
 use crate::sink::{DeliveryError, Sink};
 
 /// What the store holds at most.
-const RECORD_BYTES_MAX: usize = 1000;
+const RECORD_BYTES_MAX: usize = 100_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 const MATCHING: &str = r#"{"type":"request","request":{"operation":"delete"}}"#;
 const OTHER: &str = r#"{"type":"request","request":{"operation":"read"}}"#;
@@ -264,6 +264,10 @@ fn a_record_that_the_store_cannot_hold_is_too_large_where_it_has_to_be_stored() 
     assert_eq!(answer(&mut client).0, 204);
     assert_eq!((bench.log_lines(), bench.outcomes()), (0, [0, 1, 0, 1]));
     assert_eq!(bench.refused_for("oversize"), 1);
+    // So are many in one request: they go to the store together or not at all.
+    post(&mut client, &[MATCHING; 300].join("\n"));
+    assert_eq!(answer(&mut client).0, 413);
+    assert_eq!((bench.log_lines(), bench.refused_for("oversize")), (0, 301));
 }
 
 #[test]

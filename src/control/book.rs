@@ -38,7 +38,8 @@ impl OpenBook {
 
 impl TaskBook for OpenBook {
     fn list(&self, filter: &Filter, offset: u64, limit: usize) -> io::Result<Page> {
-        Ok(page(self.store.list(&of_store(filter), ahead(offset, limit)), offset, limit))
+        let listed = self.store.list(&of_store(filter), ahead(offset, limit));
+        Ok(Page { damages: self.damages.clone(), ..page(listed, offset, limit) })
     }
 
     fn show(&self, id: TaskId) -> io::Result<Option<(TaskLine, Vec<u8>)>> {
@@ -106,7 +107,8 @@ const NOT_OPEN: &str = "the store is looked at only";
 impl TaskBook for ClosedBook {
     fn list(&self, filter: &Filter, offset: u64, limit: usize) -> io::Result<Page> {
         let looked = self.look(&of_store(filter), ahead(offset, limit))?;
-        Ok(page(looked.listed, offset, limit))
+        let damages = looked.report.damages.iter().map(ToString::to_string).collect();
+        Ok(Page { damages, ..page(looked.listed, offset, limit) })
     }
 
     fn show(&self, id: TaskId) -> io::Result<Option<(TaskLine, Vec<u8>)>> {
@@ -171,7 +173,7 @@ fn page(listed: store::Listed, offset: u64, limit: usize) -> Page {
     let tasks: Vec<TaskLine> = listed.items.iter().skip(skipped).take(limit).map(line).collect();
     let end = offset.saturating_add(tasks.len() as u64);
     let next = (end < listed.matched && !tasks.is_empty()).then_some(end);
-    Page { tasks, total: listed.matched, next }
+    Page { tasks, total: listed.matched, next, damages: Vec::new() }
 }
 
 fn line(item: &Item) -> TaskLine {

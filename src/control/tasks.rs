@@ -114,6 +114,9 @@ pub struct Page {
     pub total: u64,
     /// The `offset` of those that follow; `None` at the end.
     pub next: Option<u64>,
+    /// Damage in the store, because of which something may be missing: file, offset, what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damages: Vec<String>,
 }
 
 /// What a replay or drop has done.

@@ -119,7 +119,7 @@ impl TaskBook for MemoryBook {
         let page: Vec<TaskLine> = all.iter().skip(offset).take(limit).map(|t| (*t).clone()).collect();
         let end = offset + page.len();
         let next = (end < all.len() && !page.is_empty()).then_some(end as u64);
-        Ok(Page { tasks: page, total: all.len() as u64, next })
+        Ok(Page { tasks: page, total: all.len() as u64, next, damages: Vec::new() })
     }
 
     fn show(&self, id: TaskId) -> io::Result<Option<(TaskLine, Vec<u8>)>> {

@@ -10,9 +10,8 @@ use crate::clock;
 use crate::side_effect::{Ledger, Refused, SinkNumber, Task};
 use crate::ticket::Ticket;
 
-/// Most bytes of records handed to the store that are not on the disk yet. A batch alone may be larger. It is reached when the disk
-/// stands still: senders that nobody answers (streams, datagrams) must not fill the memory then.
-pub(super) const UNSYNCED_BYTES_MAX: usize = 256 << 20;
+/// What a task takes in the store beside its record, at most: names, times, framing.
+const TASK_BYTES: usize = 512;
 
 /// For how long a refusal says that the store takes nothing, when nothing was accepted since. A store can be too full for the records that
 /// come and not yet for the smallest one.
@@ -51,7 +50,8 @@ impl LastRefusal {
 /// The store as the pipeline sees it.
 pub(super) struct Durable {
     ledger: Arc<dyn Ledger>,
-    record_bytes_max: usize,
+    /// Longest record, and most that the tasks of one batch may take together: they stand next to each other.
+    batch_bytes_max: usize,
     outcomes: Arc<Outcomes>,
     unsynced_bytes: Arc<AtomicUsize>,
     last_refusal: Arc<LastRefusal>,
@@ -77,10 +77,10 @@ impl Drop for Room {
 }
 
 impl Durable {
-    pub(super) fn new(ledger: Arc<dyn Ledger>, record_bytes_max: usize, outcomes: Arc<Outcomes>) -> Self {
+    pub(super) fn new(ledger: Arc<dyn Ledger>, batch_bytes_max: usize, outcomes: Arc<Outcomes>) -> Self {
         Durable {
             ledger,
-            record_bytes_max,
+            batch_bytes_max,
             outcomes,
             unsynced_bytes: Arc::default(),
             last_refusal: Arc::new(LastRefusal::new()),
@@ -91,9 +91,16 @@ impl Durable {
         &*self.ledger
     }
 
-    /// Room for a batch whose tasks hold so many bytes of records, the longest one of `longest` bytes, else the reason of the refusal.
-    pub(super) fn room(&self, bytes: usize, longest: usize) -> Result<Room, usize> {
-        if longest > self.record_bytes_max {
+    /// Most that may be on its way to the disk at a time; a batch alone may be larger. It is reached when the disk stands still: senders
+    /// that nobody answers (streams, datagrams) must not fill the memory then.
+    fn unsynced_bytes_max(&self) -> usize {
+        self.batch_bytes_max.saturating_add(self.batch_bytes_max / 2)
+    }
+
+    /// Room for a batch of so many tasks, whose records have so many bytes together, else the reason of the refusal.
+    pub(super) fn room(&self, record_bytes: usize, tasks: usize) -> Result<Room, usize> {
+        let bytes = record_bytes.saturating_add(tasks.saturating_sub(1).saturating_mul(TASK_BYTES));
+        if bytes > self.batch_bytes_max {
             return Err(OVERSIZE);
         }
         if let Err(refused) = self.ledger.accepting() {
@@ -102,7 +109,8 @@ impl Durable {
         }
         let before = self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = Room { bytes, of: Arc::clone(&self.unsynced_bytes) };
-        if before > 0 && before.saturating_add(bytes) > UNSYNCED_BYTES_MAX {
+        if before > 0 && before.saturating_add(bytes) > self.unsynced_bytes_max() {
+            self.last_refusal.note(false);
             return Err(outcomes::STORE_BUSY);
         }
         Ok(room)
@@ -178,17 +186,25 @@ mod tests {
     fn what_waits_for_the_disk_is_bounded_but_one_batch_may_be_large() {
         let outcomes = Arc::new(Outcomes::new(&Registry::new(), &[]));
         let ledger = Arc::new(MemoryLedger::default());
-        let store = Durable::new(Arc::clone(&ledger) as Arc<dyn Ledger>, 100, outcomes);
-        assert_eq!(store.room(101, 101).map(drop), Err(OVERSIZE));
-        let large = store.room(UNSYNCED_BYTES_MAX + 1, 100).expect("alone");
+        let store = Durable::new(Arc::clone(&ledger) as Arc<dyn Ledger>, 10_000, outcomes);
+        assert_eq!(store.room(10_001, 1).map(drop), Err(OVERSIZE));
+        // Several tasks need room for what comes with each.
+        assert_eq!(store.room(10_000, 2).map(drop), Err(OVERSIZE));
+        let large = store.room(10_000, 1).expect("as large as can be");
+        assert_eq!(store.room(5_001, 1).map(drop), Err(STORE_BUSY));
+        let more = store.room(5_000, 1).expect("room");
         assert_eq!(store.room(1, 1).map(drop), Err(STORE_BUSY));
-        drop(large);
-        let half = store.room(UNSYNCED_BYTES_MAX / 2, 1).expect("room");
-        let other = store.room(UNSYNCED_BYTES_MAX / 2, 1).expect("room");
-        assert_eq!(store.room(1, 1).map(drop), Err(STORE_BUSY));
-        drop((half, other));
+        drop((large, more));
         assert_eq!(store.unsynced_bytes.load(Ordering::Relaxed), 0);
+        drop(store.room(9_000, 2).expect("room"));
         let check = store.check();
+        assert_eq!(check(), Err("the last tasks were refused".to_owned()));
+        let accept = || {
+            let tally = Tally { frames: 0, matched: 0, groups: Vec::new(), quarantined: Vec::new() };
+            store.accept(&[], store.room(1, 1).expect("room"), tally, None);
+            ledger.commit();
+        };
+        accept();
         assert_eq!(check(), Ok(()));
         for (refused, reason) in [(Refused::Full, 3), (Refused::Broken, 4), (Refused::Closed, 5)] {
             ledger.refuse(Some(refused));
@@ -201,9 +217,7 @@ mod tests {
         let refused_at = clock::now();
         assert!(store.last_refusal.is_recent(refused_at));
         assert!(!store.last_refusal.is_recent(refused_at + REFUSAL_COUNTS));
-        let tally = Tally { frames: 0, matched: 0, groups: Vec::new(), quarantined: Vec::new() };
-        store.accept(&[], store.room(1, 1).expect("room"), tally, None);
-        ledger.commit();
+        accept();
         assert_eq!(check(), Ok(()));
     }
 }

@@ -28,7 +28,7 @@ pub(super) const LOG_WRITE: usize = 0;
 pub(super) const TRUNCATED: usize = 1;
 /// Larger than it may be.
 pub(super) const OVERSIZE: usize = 2;
-/// Too many bytes wait for the disk.
+/// Too much waits for the disk.
 pub(super) const STORE_BUSY: usize = 6;
 
 /// Why the store refused.

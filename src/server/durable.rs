@@ -53,7 +53,7 @@ pub(super) fn open(
     let longest = opened.store.record_bytes_max();
     if longest < config.limits.record_bytes_max {
         log::info!(
-            "records over {longest} bytes are too large for the store: those with side effects are refused"
+            "the store takes {longest} bytes of records at a time: larger requests with side effects get 413"
         );
     }
     Ok(Some(opened))

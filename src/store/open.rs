@@ -122,17 +122,16 @@ fn options(bytes_max: u64, segment_bytes: Option<u64>, store: u128, watch: journ
         options.segment_bytes = u32::try_from(bytes).unwrap_or(u32::MAX) / 4096 * 4096;
     }
     // As long as a segment can hold, with some room for what the log itself writes there.
-    options.record_bytes_max = options.segment_bytes.saturating_sub(3 * 4096);
+    options.record_bytes_max = options.segment_bytes.saturating_sub(2 * 4096);
     options.unsynced_bytes_max = options.unsynced_bytes_max.max(2 * options.segment_bytes as usize);
     options
 }
 
 fn check(settings: &Settings, sinks: &[String]) -> Result<(), OpenError> {
     let pending = settings.bytes_max.saturating_sub(settings.dead_bytes_max);
-    if settings.bytes_max < BYTES_MAX_MIN
-        || settings.dead_bytes_max < BYTES_MAX_MIN / 4
-        || pending < BYTES_MAX_MIN / 4
-    {
+    let too_few =
+        settings.bytes_max < BYTES_MAX_MIN || settings.dead_bytes_max.min(pending) < BYTES_MAX_MIN / 4;
+    if too_few && settings.segment_bytes.is_none() {
         return Err(OpenError::Setting(format!(
             "async.durable.max_bytes: {} bytes are too few, {} of them for dead letters; give it at least {BYTES_MAX_MIN}",
             settings.bytes_max, settings.dead_bytes_max

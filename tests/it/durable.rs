@@ -158,6 +158,11 @@ fn latencies(daemon: &Daemon, records: std::ops::Range<usize>) -> (Duration, Dur
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }
 
+/// Figures for people, on the standard error of the test program itself (libtest does not hold it back).
+fn figures(figures: std::fmt::Arguments<'_>) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{figures}\n").as_bytes());
+}
+
 /// A number from the environment, for the long form of a test.
 fn long_form(name: &str, short: usize) -> usize {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(short)

@@ -30,6 +30,30 @@ fn the_reply_comes_when_the_last_ticket_goes() {
 }
 
 #[test]
+fn a_refused_ticket_is_a_503_whoever_lets_go_last() {
+    let server = server();
+    let mut client = server.client();
+    for refuse_first in [true, false] {
+        client.send(&post("/park-twice", b"{}"));
+        let mut tickets = server.service.wait_for_tickets(2);
+        let (one, other) = (tickets.remove(0), tickets.remove(0));
+        if refuse_first {
+            one.refuse();
+            drop(other);
+        } else {
+            drop(one);
+            other.refuse();
+        }
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.headers.get("retry-after").map(String::as_str)), (503, Some("1")));
+        assert!(!answer.closes());
+    }
+    client.send(&post("/park", b"{}"));
+    server.service.wait_for_tickets(1);
+    assert_eq!(client.answer().status, 204);
+}
+
+#[test]
 fn tickets_may_go_in_any_order_on_any_thread() {
     let server = server();
     for round in 0..30 {

@@ -318,7 +318,7 @@ fn list(desk: &Desk, arguments: &List, io: &mut Io<'_>) -> Result<u8, DeskError>
     };
     let mut printer = render::Lister::new(arguments.place.format == Format::Json);
     let limit = if arguments.limit == 0 { u64::MAX } else { arguments.limit };
-    let mut total = 0;
+    let (mut total, mut damages) = (0, Vec::new());
     for state in desk.parts(state) {
         let mut offset = 0;
         loop {
@@ -329,6 +329,7 @@ fn list(desk: &Desk, arguments: &List, io: &mut Io<'_>) -> Result<u8, DeskError>
             if printed(io.print(&printer.tasks(&page.tasks))) != OK {
                 return Ok(WRONG);
             }
+            damages = page.damages;
             match page.next {
                 Some(next) if printer.listed() < limit => offset = next,
                 _ => break,
@@ -336,6 +337,10 @@ fn list(desk: &Desk, arguments: &List, io: &mut Io<'_>) -> Result<u8, DeskError>
         }
     }
     let code = printed(io.print(&printer.end(total)));
+    for damage in &damages {
+        let cure = "what is intact is listed; `vault-audit-filter queue set-aside` moves damaged files away once nothing in them is needed";
+        io.say(&format!("damaged: {}; {cure}", render::safe(damage)));
+    }
     let listed = printer.listed();
     if total > listed && arguments.place.format == Format::Text {
         let cure =

@@ -284,3 +284,23 @@ fn a_store_that_somebody_has_open_is_left_alone() {
     }
     drop(opened);
 }
+
+#[test]
+fn damage_is_told_and_what_is_intact_is_listed() {
+    let dir = TempDir::new();
+    store_files(dir.path());
+    let file = dir.path().join("dead/0000000000000001.seg");
+    let mut bytes = std::fs::read(&file).expect("the segment of the dead letters");
+    let record = br#"{"type":"request","n":0}"#;
+    let at = bytes.windows(record.len()).position(|w| w == record).expect("the first dead letter");
+    bytes[at] ^= 1;
+    std::fs::write(&file, &bytes).expect("damaged");
+    let listed = queue_at(dir.path(), &["list", "--format", "json"], None);
+    assert_eq!(listed.code, 0, "{}", listed.err);
+    assert!(listed.err.contains("dead/0000000000000001.seg at byte "), "{}", listed.err);
+    assert!(listed.err.contains("queue set-aside"), "{}", listed.err);
+    let json = listed.json();
+    let states: Vec<&str> =
+        json["tasks"].as_array().expect("tasks").iter().filter_map(|t| t["state"].as_str()).collect();
+    assert!(states.contains(&"dead"), "the other one is there: {json}");
+}

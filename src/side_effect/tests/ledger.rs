@@ -250,15 +250,13 @@ fn an_attempt_that_is_cut_off_counts_and_the_task_stays_pending() {
     let queue = Arc::clone(&effects.queues()[0]);
     accept(&ledger, &queue, (0..3).map(numbered));
     sink.wait_for_attempts(1);
-    let cut = std::thread::spawn({
-        let sink = Arc::clone(&sink);
-        move || {
+    let left = std::thread::scope(|scope| {
+        scope.spawn(|| {
             eventually("the abort", || sink.aborted.load(Ordering::SeqCst) > 0);
             drop(permits);
-        }
+        });
+        effects.drain(clock::now())
     });
-    let left = effects.drain(clock::now());
-    cut.join().expect("no panic");
     assert_eq!(left, Drained { kept: 3, ..Drained::default() });
     assert_eq!(ledger.log().iter().filter(|line| line.contains("reserve")).count(), 1);
     let open = ledger.open_tasks(0);

@@ -80,7 +80,11 @@ impl Seen {
         let acked = self.acked.lock().expect("no panic while held");
         let lost = acked.iter().filter(|n| !taken.contains(n)).count();
         let refused = self.refused.load(Ordering::Relaxed);
-        println!("{what}: {} acked, {refused} refused, {} delivered, {lost} lost", acked.len(), taken.len());
+        figures(format_args!(
+            "{what}: {} acked, {refused} refused, {} delivered, {lost} lost",
+            acked.len(),
+            taken.len()
+        ));
         assert_eq!((lost, daemon.metric("dead_letters")), (0, 0.0));
         assert!(refused > 0, "nothing was refused");
         let [received, outcomes] = ["records_received_total", "records_total"].map(|name| daemon.sum(name));

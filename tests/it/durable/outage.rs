@@ -23,10 +23,10 @@ fn a_hung_receiver_and_a_large_backlog_leave_acks_and_memory_as_they_were() {
     });
     let grown_kib = daemon.process("VmRSS").saturating_sub(memory_kib) as usize;
     let after = latencies(&daemon, 9_000_000..9_000_300);
-    println!(
+    figures(format_args!(
         "ack p50 {:?}, p99 {:?}; with {backlog} tasks pending and a hung receiver {:?}, {:?}; memory {memory_kib} KiB, {grown_kib} KiB more",
         before.0, before.1, after.0, after.1
-    );
+    ));
     // The buffers of eight connections and of the journal, and what the tasks themselves take.
     let bound_kib = 24 * 1024 + backlog * TASK_BYTES / 1024;
     assert!(grown_kib < bound_kib, "{grown_kib} KiB for {backlog} tasks");
@@ -55,10 +55,10 @@ fn an_outage_kills_no_task_and_costs_few_requests() {
     let over = Instant::now();
     wait_empty(&daemon);
     let seconds = over.elapsed().as_secs_f64();
-    println!(
+    figures(format_args!(
         "an outage of {outage:?} with {tasks} tasks: {during} requests meanwhile, then {:.0} tasks/s",
         tasks as f64 / seconds
-    );
+    ));
     assert_eq!((daemon.metric("dead_letters"), daemon.sum("tasks_dropped_total")), (0.0, 0.0));
     // Probes double their distance up to half a second: not one request for each task.
     assert!(during as f64 <= 15.0 + 4.0 * start.elapsed().as_secs_f64(), "{during} requests");

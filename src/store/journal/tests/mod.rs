@@ -1,1 +1,17 @@
+//! Tests of the journal.
 
+mod crash;
+mod model;
+
+use std::sync::Arc;
+
+use super::types::{Event, Options};
+
+/// Segments of the least size; nobody listens.
+pub(super) fn options(segments_max: u64) -> Options {
+    let mut options = Options::new(segments_max * 8192, 7, Arc::new(|_: &Event| {}));
+    options.segment_bytes = 8192;
+    options.record_bytes_max = 2048;
+    options.created_ms = || 0;
+    options
+}
