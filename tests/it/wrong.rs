@@ -36,12 +36,6 @@ const MISTAKES: &[Wrong] = &[
         "async.durable.dead_letters.keep",
         "newest",
     ),
-    wrong(
-        "listen: { unix: { path: ./c.sock } }\ncontrol: { socket: ./c.sock }",
-        2,
-        "control.socket",
-        "a path of its own",
-    ),
     wrong("dedupe: { window: 10 }", 1, "dedupe.window", "0"),
     wrong("limits: { record_bytes_max: 64M }", 1, "limits.record_bytes_max", "64MiB"),
     wrong("unmatched: nobody\nrule_groups:\n  - name: somebody", 1, "unmatched", "somebody"),
