@@ -99,10 +99,10 @@ impl Edge {
             let now = clock::now();
             // From the last one on, so that removing leaves the other numbers as they are.
             for index in (0..self.sending.len()).rev() {
-                if readable[index] {
-                    self.serve(index, &mut scratch);
-                } else if now >= self.sending[index].since + REQUEST_TIMEOUT {
+                if now >= self.sending[index].since + REQUEST_TIMEOUT {
                     self.refuse(index, &timed_out());
+                } else if readable[index] {
+                    self.serve(index, &mut scratch);
                 }
             }
             if accept {
