@@ -37,6 +37,12 @@ pub(super) struct Promise {
     settled: bool,
 }
 
+impl Promise {
+    pub(super) fn acked(&self) -> bool {
+        self.acked
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Model {
     pub(super) tasks: BTreeMap<u128, Promise>,
