@@ -4,7 +4,9 @@ use super::support::*;
 use crate::side_effect::retry::GiveUp;
 use crate::side_effect::{Ledger, SinkNumber, TaskId};
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::{DeadKeep, Filter, Item, Kind, OpenError, Reason, Settings, Standing, Store, look, look_at, set_aside};
+use crate::store::{
+    DeadKeep, Filter, Item, Kind, OpenError, Reason, Settings, Standing, Store, look, look_at, set_aside,
+};
 
 const S0: SinkNumber = SinkNumber(0);
 
@@ -105,12 +107,13 @@ fn what_cannot_be_replayed_says_why_and_stays() {
     let (store, _) = open(dir.path(), &clock);
     let (died, _) = mixed(&store, &clock);
     drop(store);
-    let disk = |p: &std::path::Path| -> std::sync::Arc<dyn Disk> { std::sync::Arc::new(RealDisk::existing(p)) };
+    let disk =
+        |p: &std::path::Path| -> std::sync::Arc<dyn Disk> { std::sync::Arc::new(RealDisk::existing(p)) };
     let disks = (disk(dir.path()), disk(&dir.path().join("dead")));
     let registry = crate::metrics::Registry::new();
     let fewer = ["a/slack".to_owned()];
-    let (store, _) =
-        open_with(disks, settings(dir.path()), &fewer, &clock, Default::default(), &registry).expect("a store");
+    let (store, _) = open_with(disks, settings(dir.path()), &fewer, &clock, Default::default(), &registry)
+        .expect("a store");
     let replayed = store.replay(&dead(), 9);
     assert!(replayed[..2].iter().all(|r| r.task.is_ok()));
     assert_eq!(replayed[2].dead, died[2]);
@@ -284,7 +287,8 @@ fn where_there_is_no_room_dead_letters_wait_or_the_oldest_go() {
         let there = ids(&store.list(&dead(), 99).items);
         assert_eq!(there[..kept - 3], killed[3..kept]);
         assert!(there.len() > kept - 3, "those that waited got the room");
-        let parked = store.drop(&Filter { kind: Some(Kind::Pending), ids: killed.clone(), ..Filter::default() }, 99);
+        let parked =
+            store.drop(&Filter { kind: Some(Kind::Pending), ids: killed.clone(), ..Filter::default() }, 99);
         assert!(parked.iter().all(|d| d.result.is_ok()), "{parked:?}");
     }
 }
@@ -298,7 +302,8 @@ fn files_that_were_set_aside_are_moved_by_command() {
     std::fs::write(dir.path().join("dead/0000000000000001.seg.damaged"), b"2").expect("a file");
     let moved = store.set_aside().expect("moved");
     let quarantine = dir.path().join("quarantine");
-    let wanted = ["0000000000000001.seg.damaged", "dead-0000000000000001.seg.damaged"].map(|n| quarantine.join(n));
+    let wanted =
+        ["0000000000000001.seg.damaged", "dead-0000000000000001.seg.damaged"].map(|n| quarantine.join(n));
     assert_eq!(moved, wanted);
     assert_eq!(std::fs::read(&wanted[1]).expect("it is there"), b"2");
     let fresh = Dir::new("aside2");

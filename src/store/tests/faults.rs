@@ -141,7 +141,10 @@ fn a_drop_that_the_disk_has_not_taken_says_so_and_is_made_good() {
     sim.set_fault(Some(Fault::AllSyncs));
     for _ in 0..2 {
         let dropped = w.store.drop(&Filter::default(), 2);
-        assert!(dropped.iter().all(|d| d.result.as_ref().is_err_and(|e| e.contains("once the disk"))), "{dropped:?}");
+        assert!(
+            dropped.iter().all(|d| d.result.as_ref().is_err_and(|e| e.contains("once the disk"))),
+            "{dropped:?}"
+        );
     }
     let replayed = w.store.replay(&dead(), 9);
     assert!(replayed.is_empty());
@@ -154,7 +157,8 @@ fn a_drop_that_the_disk_has_not_taken_says_so_and_is_made_good() {
     let names = ["a/slack".to_owned()];
     let clock = TestClock::at(1_000_000);
     let (store, report) =
-        open_with(disks, small_settings(), &names, &clock, Bugs::default(), &Registry::new()).expect("a store");
+        open_with(disks, small_settings(), &names, &clock, Bugs::default(), &Registry::new())
+            .expect("a store");
     assert_eq!((report.pending, report.dead, store.pending(S0)), (0, 0, 0));
 }
 
@@ -237,7 +241,10 @@ fn damage_found_at_start_is_told_and_hides_nothing_intact() {
         open_with(disks, small_settings(), &names, &clock, Bugs::default(), &registry).expect("a store");
     assert_eq!((report.pending, report.damages.len()), (3, 1), "{report:?}");
     let damage = &report.damages[0];
-    assert!(damage.file.ends_with(".seg") && damage.offset > 4096 && damage.to_string().contains("byte"), "{damage}");
+    assert!(
+        damage.file.ends_with(".seg") && damage.offset > 4096 && damage.to_string().contains("byte"),
+        "{damage}"
+    );
     assert_eq!(store.pending(S0), 3);
     assert!(registry.render().contains("vault_audit_filter_store_damages_total 1"));
 }
