@@ -156,7 +156,8 @@ fn reasons_have_labels() {
         assert_eq!(Reason::from_label(reason.label()), Some(reason));
     }
     assert_eq!(Reason::from_label("none"), None);
-    let from: Vec<Reason> = [GiveUp::Exhausted, GiveUp::Permanent, GiveUp::Expired].map(Reason::from).to_vec();
+    let from: Vec<Reason> =
+        [GiveUp::Exhausted, GiveUp::Permanent, GiveUp::Expired].map(Reason::from).to_vec();
     assert_eq!(from, [Reason::Exhausted, Reason::Permanent, Reason::Expired]);
 }
 

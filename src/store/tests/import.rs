@@ -36,7 +36,8 @@ impl Old {
 
     fn left(&self, kind: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.0.path().join(kind)) else { return Vec::new() };
-        let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> =
+            entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
@@ -56,7 +57,11 @@ fn items(store: &Store, kind: Kind) -> Vec<Item> {
 fn files_become_one_task_for_each_sink_of_their_group() {
     let old = Old::new("import");
     let id = "20241003120000.123456789-7";
-    old.put("pending", &format!("{id}.json"), &pending_json(id, "a", r#","max_attempts":5,"last_error":"busy""#));
+    old.put(
+        "pending",
+        &format!("{id}.json"),
+        &pending_json(id, "a", r#","max_attempts":5,"last_error":"busy""#),
+    );
     old.put("deadletter", "x.json", &dead_json("20241003120001.000000000-8", "b", "connection refused"));
     let (store, report) = old.open();
     assert_eq!((report.imported, report.pending, report.dead), (2, 2, 1));
@@ -135,7 +140,11 @@ fn a_task_with_a_dead_letter_is_not_sent_and_an_interrupted_one_is_of_unknown_ou
     old.put("pending", "both.json", &pending_json("both", "b", ""));
     old.put("deadletter", "both.json", &dead_json("both", "b", "known failure"));
     old.put("pending", "cut.json", &pending_json("cut", "b", r#","max_attempts":1"#));
-    old.put("pending", "failed.json", &pending_json("failed", "b", r#","max_attempts":1,"last_error":"busy""#));
+    old.put(
+        "pending",
+        "failed.json",
+        &pending_json("failed", "b", r#","max_attempts":1,"last_error":"busy""#),
+    );
     let (store, report) = old.open();
     assert_eq!((report.imported, report.pending, report.dead), (4, 0, 3));
     let mut reasons: Vec<_> = items(&store, Kind::Dead).iter().map(|i| (i.reason, i.error.clone())).collect();
@@ -165,7 +174,8 @@ fn tasks_of_groups_without_sinks_wait_for_one() {
     let clock = TestClock::at(2_000_000_000);
     let registry = crate::metrics::Registry::new();
     let (store, report) =
-        open_with(disks, settings(old.0.path()), &names, &clock, Default::default(), &registry).expect("a store");
+        open_with(disks, settings(old.0.path()), &names, &clock, Default::default(), &registry)
+            .expect("a store");
     assert!(report.unknown_sinks.is_empty());
     assert_eq!(&*store.take(SinkNumber(0)).expect("it has come back").group, "gone");
 }
@@ -206,7 +216,10 @@ fn files_without_an_id_or_payload_are_taken_as_far_as_they_go() {
     let bytes = br#"{"group_name":"a","payload_str":"text"}"#;
     let task = parse(bytes, false, written).expect("a task");
     assert_eq!((task.id.len(), task.record.as_slice(), task.attempts), (64, &b"text"[..], 0));
-    assert_eq!(time_in("20241003120000.123456789-7"), Some(UNIX_EPOCH + Duration::from_millis(1_727_956_800_123)));
+    assert_eq!(
+        time_in("20241003120000.123456789-7"),
+        Some(UNIX_EPOCH + Duration::from_millis(1_727_956_800_123))
+    );
     assert_eq!(time_in("20241003120000"), Some(UNIX_EPOCH + Duration::from_secs(1_727_956_800)));
     for odd in ["", "20241303120000.1", "x0241003120000", "é2410031200000", "00000000000000"] {
         assert_eq!(time_in(odd), None, "{odd:?}");
