@@ -159,6 +159,8 @@ impl Server {
     fn supervise(&self, signals: &Signals) {
         let threads = self.pool.heartbeats().into_iter().chain(self.udp.as_ref().map(UdpListener::heartbeat));
         let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
+        // The threads of the last complaint.
+        let mut silent = String::new();
         let mut store =
             self.store.as_ref().map(|store| durable::Watch::new(durable::ledger(store), &self.registry));
         loop {
@@ -172,8 +174,15 @@ impl Server {
             }
             match watchdog.due(clock::now()) {
                 Ok(false) => {}
-                Ok(true) => notify(&[NotifyState::Watchdog, NotifyState::Status(&self.status())]),
-                Err(threads) => log::error!("no sign of life from {threads}: the watchdog is not fed"),
+                Ok(true) => {
+                    silent.clear();
+                    notify(&[NotifyState::Watchdog, NotifyState::Status(&self.status())]);
+                }
+                Err(threads) if threads == silent => {}
+                Err(threads) => {
+                    log::error!("no sign of life from {threads}: the watchdog is not fed");
+                    silent = threads;
+                }
             }
         }
     }
@@ -432,10 +441,14 @@ impl Watchdog {
         if self.interval.is_none_or(|interval| now - self.fed_at < interval) {
             return Ok(false);
         }
-        self.fed_at = now;
         let silent = self.threads.iter().filter(|(_, _, moved_at)| now - *moved_at > HEARTBEAT_SILENCE_MAX);
         let names: Vec<&str> = silent.map(|(heartbeat, _, _)| heartbeat.thread.as_str()).collect();
-        if names.is_empty() { Ok(true) } else { Err(names.join(", ")) }
+        if !names.is_empty() {
+            // Fed as soon as they move again: a disk that stood still for some seconds must not end the program.
+            return Err(names.join(", "));
+        }
+        self.fed_at = now;
+        Ok(true)
     }
 }
 
@@ -455,8 +468,9 @@ mod tests {
         assert_eq!(watchdog.due(at(3.0)), Ok(false));
         beats[1].beat();
         assert_eq!(watchdog.due(at(6.5)), Err("ingest-0".to_owned()));
+        assert_eq!(watchdog.due(at(6.75)), Err("ingest-0".to_owned()));
         beats[0].beat();
-        assert_eq!(watchdog.due(at(8.5)), Ok(true));
+        assert_eq!(watchdog.due(at(7.0)), Ok(true), "without waiting for another half interval");
     }
 
     #[test]

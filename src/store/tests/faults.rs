@@ -117,6 +117,7 @@ fn dead_letters_wait_for_their_disk() {
     sim.set_fault(Some(Fault::AllSyncs));
     w.tick();
     assert_eq!(w.store.list(&dead(), 9).matched, 0);
+    w.dropped(&task);
     let dropped = w.store.drop(&Filter { ids: vec![task.id], ..Filter::default() }, 9);
     assert_eq!(dropped.len(), 1);
     sim.set_fault(None);
