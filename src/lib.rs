@@ -17,7 +17,8 @@
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
 //!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
-//!    cli: serve | check | match | setup | bench    config ──▶ server (composition root, owns threads and shutdown)
+//!    control (status, match, dead letters) ◀── operator's socket
+//!    cli: serve | check | match | setup | queue | status | bench    config ──▶ server (composition root, owns threads and shutdown)
 //! ```
 //!
 //! # Reading order
@@ -41,13 +42,15 @@
 //! Frame: the bytes of one record as received. Record: a decoded audit entry. Field: a typed path in a record.
 //! Rule: one boolean expression. Rule group: rules and actions under one name. Action: what a matching group does.
 //! Task: side-effect work for one record, one group and one sink. Sink: a remote destination. Attempt: a counted
-//! try. Drop: work lost, always counted with a reason. Drain: finish queued work at shutdown. Quarantine: raw
+//! try. Drop: work lost, always counted with a reason. Pending: a stored task that has not ended. Dead letter: a stored task that was
+//! given up, kept with its reason. Drain: finish queued work at shutdown. Quarantine: raw
 //! frames that could not be decoded. Diagnostics: the program's own log.
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod diagnostics;
 pub mod framing;
 pub mod listener;

@@ -166,6 +166,16 @@ impl Pipeline {
         &self.groups
     }
 
+    /// Extracts what the rules read.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The group that takes what no group matched.
+    pub fn fallback(&self) -> Option<&RuleGroup> {
+        self.fallback.and_then(|number| self.groups.get(number))
+    }
+
     /// Takes the frames of one request as a whole. Blocks for no longer than its own file writes.
     /// `ticket` is asked for at most once per task that has to wait for room in a queue; with a store, at most once, and for
     /// [`Source::Http`] only: nobody waits for the answer to a line or a datagram. The caller then sees to the sync

@@ -30,6 +30,11 @@ impl GroupRule {
     pub fn rule(&self) -> &Rule {
         &self.rule
     }
+
+    /// Run-time errors so far.
+    pub fn errors(&self) -> u64 {
+        self.errors.get()
+    }
 }
 
 /// Rules and actions under one name. Immutable after start; shared by all threads that evaluate.

@@ -2,6 +2,7 @@
 //! in order and joins. Reads top to bottom like the README.
 
 mod durable;
+mod operator;
 
 use std::fmt;
 use std::io;
@@ -12,6 +13,7 @@ use sd_notify::NotifyState;
 
 use crate::clock;
 use crate::config::{self, AuditProtocol, Config, Environment, Loaded, Problem, Problems};
+use crate::control::{Control, Parts};
 use crate::listener::{
     self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions,
 };
@@ -27,6 +29,7 @@ use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
 use crate::store::Store;
 use crate::trust;
+pub(crate) use durable::settings as store_settings;
 
 /// Longest wait for a signal.
 const TICK: Duration = Duration::from_secs(1);
@@ -74,6 +77,8 @@ struct Server {
     side_effects: SideEffects,
     /// With `async.durable.enabled`.
     store: Option<Arc<Store>>,
+    /// With `control.socket`, or a store.
+    control: Option<Control>,
     log_files: LogFiles,
     log_keeper: LogKeeper,
 }
@@ -89,7 +94,9 @@ impl Server {
 
         // Sockets first: a second server on the same addresses must not touch the log files of the first one.
         let bound = Bound::bind(config).map_err(ServeError::Runtime)?;
-        let store = durable::open(config, &sinks, &registry)?;
+        let opened = durable::open(config, &sinks, &registry)?;
+        let store = opened.as_ref().map(|opened| Arc::clone(&opened.store));
+        let control = operator::bind(config)?;
         let ledger = store.as_ref().map(durable::ledger);
         let log_files = LogFiles::new();
         let quarantine = open_quarantine(&log_files, config, &registry)?;
@@ -108,7 +115,8 @@ impl Server {
         let tokens = config.listen.http_tokens.clone();
         let record_bytes_max = config.limits.record_bytes_max;
         let gateway =
-            Arc::new(Gateway::new(pipeline, tokens, record_bytes_max, Arc::clone(&registry), checks));
+            Gateway::new(Arc::clone(&pipeline), tokens, record_bytes_max, Arc::clone(&registry), checks);
+        let gateway = Arc::new(gateway);
         let mut options = PoolOptions::new(config.limits.clone());
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
@@ -119,7 +127,15 @@ impl Server {
                 .map_err(runtime("cannot start the UDP listener"))
         });
         let udp = udp.transpose()?;
-        Ok(Server { registry, gateway, pool, udp, side_effects, store, log_files, log_keeper })
+        let parts = Parts {
+            gateway: Arc::clone(&gateway),
+            pipeline,
+            registry: Arc::clone(&registry),
+            sinks: side_effects.queues().to_vec(),
+            tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
+        };
+        let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
+        Ok(Server { registry, gateway, pool, udp, side_effects, store, control, log_files, log_keeper })
     }
 
     /// Says what runs where, then tells systemd that it is ready.
@@ -144,6 +160,8 @@ impl Server {
         let udp = self.udp.iter().flat_map(UdpListener::heartbeats);
         let threads = self.pool.heartbeats().into_iter().chain(udp);
         let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
+        // The threads of the last complaint.
+        let mut silent = String::new();
         let mut store =
             self.store.as_ref().map(|store| durable::Watch::new(durable::ledger(store), &self.registry));
         loop {
@@ -157,8 +175,15 @@ impl Server {
             }
             match watchdog.due(clock::now()) {
                 Ok(false) => {}
-                Ok(true) => notify(&[NotifyState::Watchdog, NotifyState::Status(&self.status())]),
-                Err(threads) => log::error!("no sign of life from {threads}: the watchdog is not fed"),
+                Ok(true) => {
+                    silent.clear();
+                    notify(&[NotifyState::Watchdog, NotifyState::Status(&self.status())]);
+                }
+                Err(threads) if threads == silent => {}
+                Err(threads) => {
+                    log::error!("no sign of life from {threads}: the watchdog is not fed");
+                    silent = threads;
+                }
             }
         }
     }
@@ -174,7 +199,7 @@ impl Server {
     }
 
     /// Stops accepting, drains the listeners, then the sinks, within `drain_timeout` in all; then closes the log files.
-    fn stop(self, drain_timeout: Duration) {
+    fn stop(mut self, drain_timeout: Duration) {
         let deadline = clock::now() + drain_timeout;
         log::info!("stopping: draining for at most {drain_timeout:?}");
         notify(&[NotifyState::Stopping]);
@@ -185,6 +210,7 @@ impl Server {
             udp.stop();
         }
         self.pool.join();
+        drop(self.control.take());
         let status = self.status();
         let sinks = self.side_effects.queues().len();
         let left = self.side_effects.drain(deadline);
@@ -416,10 +442,14 @@ impl Watchdog {
         if self.interval.is_none_or(|interval| now - self.fed_at < interval) {
             return Ok(false);
         }
-        self.fed_at = now;
         let silent = self.threads.iter().filter(|(_, _, moved_at)| now - *moved_at > HEARTBEAT_SILENCE_MAX);
         let names: Vec<&str> = silent.map(|(heartbeat, _, _)| heartbeat.thread.as_str()).collect();
-        if names.is_empty() { Ok(true) } else { Err(names.join(", ")) }
+        if !names.is_empty() {
+            // Fed as soon as they move again: a disk that stood still for some seconds must not end the program.
+            return Err(names.join(", "));
+        }
+        self.fed_at = now;
+        Ok(true)
     }
 }
 
@@ -439,8 +469,9 @@ mod tests {
         assert_eq!(watchdog.due(at(3.0)), Ok(false));
         beats[1].beat();
         assert_eq!(watchdog.due(at(6.5)), Err("ingest-0".to_owned()));
+        assert_eq!(watchdog.due(at(6.75)), Err("ingest-0".to_owned()));
         beats[0].beat();
-        assert_eq!(watchdog.due(at(8.5)), Ok(true));
+        assert_eq!(watchdog.due(at(7.0)), Ok(true), "without waiting for another half interval");
     }
 
     #[test]

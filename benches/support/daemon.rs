@@ -1,4 +1,5 @@
 //! The real program with ten typical rules in one group, on ports of its own.
+#![allow(dead_code, reason = "shared by benchmarks that each use a part")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
 //! What several benchmarks need: the floor that a receiver can be compared with, and a load generator.
+#![allow(dead_code, reason = "shared by benchmarks that each use a part")]
 
 pub mod floor;
 pub mod load;

@@ -6,9 +6,11 @@ mod check;
 mod completions;
 mod io;
 mod matching;
+mod queue;
 mod serve;
 mod setup;
 mod stanza;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,7 @@ use crate::record::FieldPlan;
 use crate::rules::{Limits, Rule};
 use crate::sink::text::{Template, TemplateError};
 pub use io::Io;
+pub(crate) use matching::judge;
 
 /// Everything is well (`match`: something matched).
 const OK: u8 = 0;
@@ -55,6 +58,9 @@ Examples:
   Make Vault send its audit entries here, or show how OpenBao is told to:
       vault-audit-filter setup
       vault-audit-filter setup --print
+  See what could not be delivered, and send it again:
+      vault-audit-filter queue list --state dead
+      vault-audit-filter queue replay --sink payroll/slack
 
 Settings come from flags, then the environment (VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, and
 VAULT_AUDIT_FILTER_ with a key's path in capitals), then the file, then the defaults.
@@ -78,6 +84,12 @@ enum Command {
     /// Send records at a rate; report throughput, latency and losses
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<bench::Arguments>),
+    /// Look at pending tasks and dead letters of the durable store; replay or drop them
+    #[command(after_help = queue::EXAMPLES)]
+    Queue(queue::Arguments),
+    /// Show what a running server does
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Arguments),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions {
@@ -236,6 +248,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Match(arguments) => matching::run(&arguments, &overrides, io),
         Command::Setup(arguments) => setup::run(&arguments, &overrides, io),
         Command::Bench(arguments) => bench::run(&arguments, io),
+        Command::Queue(arguments) => queue::run(&arguments, &overrides, io),
+        Command::Status(arguments) => status::run(&arguments, &overrides, io),
         Command::Completions { shell } => completions::run(shell, io),
     }
 }

@@ -292,11 +292,5 @@ fn not_available(draft: &Draft, report: &mut Report) {
             report.problem(&draft.origin(key), key, format!("{what} not available in this version"), cure);
         }
     };
-    refuse(
-        config.control_socket.is_some(),
-        "control.socket",
-        "the control socket is",
-        "remove the key or set it to \"\"",
-    );
     refuse(config.dedupe_window > 0, "dedupe.window", "dropping records sent again is", "set it to 0");
 }

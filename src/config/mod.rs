@@ -321,6 +321,9 @@ pub struct Test {
     pub groups: Vec<String>,
 }
 
+/// Name of the control socket in the durable store's directory.
+pub(crate) const CONTROL_SOCKET_NAME: &str = "control.sock";
+
 /// What to write instead of the name of a group that does not exist.
 pub(crate) fn group_name_cure(name: &str, names: &[&str]) -> String {
     cross::name_cure(name, names)
@@ -336,7 +339,20 @@ pub(crate) fn check_host_port(text: &str) -> Result<bool, (String, String)> {
     units::host_port(text).map(|(host, _)| units::is_wildcard(host))
 }
 
+/// Reads a duration such as `90s` or `1m30s`; an error says what is wrong with it and what to write instead.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, (String, String)> {
+    units::duration(text)
+}
+
 impl Config {
+    /// Where the control API listens: `control.socket`, else `control.sock` in the durable store's directory where the store is
+    /// enabled, else nowhere.
+    pub fn control_path(&self) -> Option<PathBuf> {
+        let durable = &self.side_effects.durable;
+        let beside_the_store = || durable.enabled.then(|| durable.dir.join(CONTROL_SOCKET_NAME));
+        self.control_socket.clone().or_else(beside_the_store)
+    }
+
     /// Where frames that are no records go: the named file, else `quarantine.log` beside the first group's log file,
     /// else in the current directory.
     pub fn quarantine_path(&self) -> PathBuf {

@@ -14,7 +14,8 @@
 //! # Invariants
 //!
 //! 1. A connection is served by at most one thread at a time: its slot's mutex is held from the event to the next arming.
-//! 2. A thread never waits for a peer, nor for a slot that another thread is serving a request in.
+//! 2. A thread never waits for a peer, nor for a slot that another thread is serving a request in. For the disk of the durable store
+//!    it waits only after its events ([`Service::after_events`]), when it holds no slot.
 //! 3. One request is in flight per connection; what was pipelined behind it waits, at most one read buffer of it.
 //! 4. The epoll token names slot and generation, so an event or a ticket for a connection that has gone finds nothing.
 

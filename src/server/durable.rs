@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ServeError;
-use crate::config::{Config, DeadLetters};
+use crate::config::{Config, DeadLetters, SideEffects as SideEffectsConfig};
 use crate::metrics::{self, Counter, Registry};
 use crate::pipeline::Pipeline;
 use crate::service::ReadyCheck;
 use crate::side_effect::retry::Policy;
 use crate::side_effect::{Ledger, SinkNumber, SinkSpec};
-use crate::store::{DeadKeep, Settings, Store};
+use crate::store::{DeadKeep, Opened, Settings, Store};
 
 /// Shortest time between two lines about refused records.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -18,19 +18,11 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// Why a record was refused that needed the store.
 const STORE_REASONS: [&str; 4] = ["store_full", "store_broken", "store_closed", "store_busy"];
 
-/// Opens the store for these sinks, where the configuration asks for one. What was found in it is in the diagnostics.
-pub(super) fn open(
-    config: &Config,
-    sinks: &[SinkSpec],
-    registry: &Registry,
-) -> Result<Option<Arc<Store>>, ServeError> {
-    let effects = &config.side_effects;
+/// How the configuration wants its store opened.
+pub(crate) fn settings(effects: &SideEffectsConfig) -> Settings {
     let durable = &effects.durable;
-    if !durable.enabled {
-        return Ok(None);
-    }
     let limits = Policy::from_config(effects).limits();
-    let settings = Settings {
+    Settings {
         dead_keep: match durable.dead_letters {
             DeadLetters::All => DeadKeep::All,
             DeadLetters::Newest => DeadKeep::Newest,
@@ -38,9 +30,23 @@ pub(super) fn open(
         attempts_max: limits.attempts_max,
         age_max: limits.age_max,
         ..Settings::new(&durable.dir, durable.max_bytes)
-    };
+    }
+}
+
+/// Opens the store for these sinks, where the configuration asks for one. What was found in it is in the diagnostics.
+pub(super) fn open(
+    config: &Config,
+    sinks: &[SinkSpec],
+    registry: &Registry,
+) -> Result<Option<Opened>, ServeError> {
+    let effects = &config.side_effects;
+    let durable = &effects.durable;
+    if !durable.enabled {
+        return Ok(None);
+    }
     let names: Vec<String> = sinks.iter().map(SinkSpec::name).collect();
-    let opened = Store::open(settings, &names, registry).map_err(|e| ServeError::Runtime(e.to_string()))?;
+    let opened =
+        Store::open(settings(effects), &names, registry).map_err(|e| ServeError::Runtime(e.to_string()))?;
     if effects.workers == 0 {
         log::warn!("async.workers is 0: tasks are stored and not delivered");
     }
@@ -50,7 +56,7 @@ pub(super) fn open(
             "the store takes {longest} bytes of records at a time: larger requests with side effects get 413"
         );
     }
-    Ok(Some(opened.store))
+    Ok(Some(opened))
 }
 
 /// The store as the side effects see it.

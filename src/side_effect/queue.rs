@@ -367,8 +367,9 @@ impl SinkQueue {
         &self.shared.group
     }
 
-    /// Hands a task over; not for a program with a ledger, which takes the tasks itself ([`SinkQueue::to_store`]). Never blocks. `ticket` is asked for exactly when the answer is [`Submitted::Waiting`]; that
-    /// clone goes away when the task has got into the queue or was dropped because its time was up.
+    /// Hands a task over. Never blocks. Not for a program with a ledger, which takes the tasks itself ([`SinkQueue::to_store`]).
+    /// `ticket` is asked for exactly when the answer is [`Submitted::Waiting`]; that clone goes away when the task has got into the
+    /// queue or was dropped because its time was up.
     pub fn submit(&self, task: Task, ticket: &mut dyn FnMut() -> Ticket) -> Submitted {
         self.shared.submit(task, ticket)
     }

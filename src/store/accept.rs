@@ -23,7 +23,7 @@ impl Inner {
 
     fn try_accept(self: &Arc<Self>, tasks: &[TaskBody<'_>], done: Done) -> Result<(), (Refused, Done)> {
         let mut entries = Vec::with_capacity(tasks.len());
-        let (mut bytes, mut finish) = (0, 0);
+        let (mut lens, mut finish) = (Vec::with_capacity(tasks.len()), 0);
         for task in tasks {
             let len = task.encoded_len();
             if len + HISTORY_BYTES_MAX > self.body_bytes_max {
@@ -32,7 +32,7 @@ impl Inner {
             }
             let mut body = Vec::with_capacity(len);
             task.encode(&mut body);
-            bytes += body.len() as u64 + FRAME_BYTES;
+            lens.push(body.len() as u64);
             finish += finish_bytes(task.attempts_max);
             entries.push((ACCEPTED, body));
         }
@@ -40,6 +40,7 @@ impl Inner {
         if state.closed {
             return Err((Refused::Closed, done));
         }
+        let bytes = lens.iter().map(|len| state.tasks.usage.taken(*len)).sum();
         if !state.tasks.usage.fits(&self.disk(Log::Pending), bytes, finish) {
             return Err((Refused::Full, done));
         }

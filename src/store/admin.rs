@@ -226,7 +226,7 @@ impl Inner {
         Ok(new)
     }
 
-    fn knows_sink(&self, sink: &str) -> bool {
+    pub(super) fn knows_sink(&self, sink: &str) -> bool {
         let state = self.state.lock();
         state.tasks.destinations.iter().any(|d| *d.sink == *sink && d.number.is_some())
     }
@@ -250,7 +250,7 @@ impl Inner {
         result.unwrap_or(Ok(()))
     }
 
-    fn drop_batch(self: &Arc<Self>, log: Log, ids: &[u128]) -> Vec<Dropped> {
+    pub(super) fn drop_batch(self: &Arc<Self>, log: Log, ids: &[u128]) -> Vec<Dropped> {
         let waiting = Arc::new((Mutex::new(Waiting::default()), Condvar::new()));
         let mut dropped = Vec::with_capacity(ids.len());
         {

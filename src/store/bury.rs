@@ -9,7 +9,6 @@ use super::dead::DeadEntry;
 use super::inner::{Inner, Log, Outcome, State};
 use super::journal::Class;
 use super::tasks::{Entry, State as TaskState};
-use super::usage::FRAME_BYTES;
 use crate::side_effect::Refused;
 
 /// Dead letters that are written with one sync.
@@ -76,7 +75,7 @@ impl Inner {
         let mut bytes = 0;
         for id in state.tasks.take_dying(BATCH) {
             let len = state.tasks.get(id).map_or(0, |e| u64::from(e.at.len));
-            let len = len + FRAME_BYTES + HISTORY_BYTES_MAX as u64;
+            let len = state.dead.usage.taken(len + HISTORY_BYTES_MAX as u64);
             if bytes > 0 && bytes + len > BATCH_BYTES {
                 state.tasks.make_dying(id);
                 continue;

@@ -1,14 +1,18 @@
 //! Moving what is still alive in the oldest segment forward, so that the segment can go.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::body::{self, Body};
 use super::inner::{Inner, Log, Outcome};
 use super::journal::{Class, Position};
 use super::tasks::Entry;
+use super::usage::Carry;
 
 /// Bytes of records that are moved with one sync.
 const BATCH_BYTES: usize = 1 << 20;
+/// Segments that are emptied in one look; then the rest of the work gets its turn.
+const TURNS: u64 = 64;
 /// Slots that are looked at while the state is locked.
 const SCAN_SLOTS: usize = 1 << 15;
 
@@ -29,20 +33,29 @@ impl Live {
 }
 
 impl Inner {
-    /// Empties the oldest segment of a log if that is worth it. Blocks for the disk. True: something has been moved.
-    pub(crate) fn carry(self: &Arc<Self>, log: Log) -> bool {
-        let Some(victim) = self.victim(log) else { return false };
-        #[cfg(test)]
-        if self.bugs.trim_before_carry {
-            self.journal(log).trim(victim + 1);
-            self.journal(log).commit();
-            self.journal(log).tick(crate::clock::now());
+    /// Empties the oldest segments of a log as long as that is worth it. Blocks for the disk.
+    pub(crate) fn carry_all(self: &Arc<Self>, log: Log) {
+        let rotation = self.disk(log).segments;
+        for turn in 0..TURNS {
+            let Some((victim, why)) = self.victim(log) else { return };
+            if let Carry::Near(dead) = why
+                && turn >= rotation
+            {
+                self.state.lock().futile[log.index()] = dead;
+                return;
+            }
+            if !self.carry(log, victim) || self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
         }
-        let live = self.live_in(log, victim);
+    }
+
+    /// Empties a segment. True: something has been moved.
+    fn carry(self: &Arc<Self>, log: Log, victim: u64) -> bool {
         let mut moved = false;
         let mut batch = Vec::new();
         let mut bytes = 0;
-        for one in live {
+        for one in self.live_in(log, victim) {
             bytes += one.at().len as usize;
             batch.push(one);
             if bytes >= BATCH_BYTES {
@@ -54,9 +67,9 @@ impl Inner {
     }
 
     /// The oldest segment, if it should be emptied.
-    fn victim(&self, log: Log) -> Option<u64> {
+    fn victim(&self, log: Log) -> Option<(u64, Carry)> {
         let mut disk = self.disk(log);
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let usage = match log {
             Log::Pending => &state.tasks.usage,
             Log::Dead => &state.dead.usage,
@@ -65,7 +78,15 @@ impl Inner {
         // Those below it go as soon as the mark is durable.
         let current = self.journal(log).segments().current;
         disk.segments = (current + 1).saturating_sub(victim);
-        (victim < current && usage.carry_wanted(&disk)).then_some(victim)
+        let why = usage.carry_wanted(&disk).filter(|_| victim < current);
+        match why {
+            Some(Carry::Near(dead)) if dead < state.futile[log.index()] + disk.capacity => None,
+            Some(why) => Some((victim, why)),
+            None => {
+                state.futile[log.index()] = 0;
+                None
+            }
+        }
     }
 
     /// What is alive in a segment. The state is not locked for long at a time.
@@ -107,6 +128,14 @@ impl Inner {
             if let Some(copy) = self.copy_of(&live) {
                 copies.push((live, copy));
             }
+        }
+        #[cfg(test)]
+        if self.bugs.trim_before_carry
+            && let Some((live, _)) = copies.first()
+        {
+            self.journal(log).trim(live.at().segment + 1);
+            self.journal(log).commit();
+            self.journal(log).tick(crate::clock::now());
         }
         let state = self.state.lock();
         // What has ended or changed while it was read is left to the next turn.

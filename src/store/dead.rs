@@ -32,6 +32,11 @@ pub(crate) struct DeadLetters {
 }
 
 impl DeadLetters {
+    /// For segments of this capacity.
+    pub(crate) fn new(capacity: u64) -> Self {
+        DeadLetters { usage: Usage::of(capacity), ..DeadLetters::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_age.len()
     }

@@ -268,7 +268,7 @@ impl Inner {
         let told = Arc::clone(&answer);
         let outcome: Outcome = Box::new(move |_, result| *told.lock() = Some(result));
         let mut state = self.state.lock();
-        let bytes = body.len() as u64 + super::usage::FRAME_BYTES;
+        let bytes = state.dead.usage.taken(body.len() as u64);
         if body.len() > self.body_bytes_max || !state.dead.usage.fits(&self.disk(Log::Dead), bytes, 0) {
             return Err(Refused::Full);
         }

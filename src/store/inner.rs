@@ -27,6 +27,14 @@ pub(crate) enum Log {
 }
 
 impl Log {
+    /// Its place in a pair.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Log::Pending => 0,
+            Log::Dead => 1,
+        }
+    }
+
     /// The value of the `log` label.
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -62,6 +70,8 @@ pub(crate) struct State {
     /// Whether it was said that there is no room for dead letters.
     pub(crate) full_said: bool,
     pub(crate) closed: bool,
+    /// Dead bytes of each log that emptying all of its segments has not freed: long records leave room unused.
+    pub(crate) futile: [u64; 2],
 }
 
 pub(crate) type Wake = Box<dyn Fn(SinkNumber) + Send + Sync>;
@@ -99,6 +109,11 @@ thread_local! {
 /// Told what became of an append. Unlike [`Done`] it is not called when the append itself is refused.
 pub(crate) type Outcome = Box<dyn FnOnce(&Arc<Inner>, Result<(), Refused>) + Send>;
 
+/// Bytes of records that a segment can hold.
+pub(crate) fn capacity(segment_bytes: u64) -> u64 {
+    segment_bytes.saturating_sub(super::journal::format::HEADER_BYTES)
+}
+
 impl Inner {
     pub(crate) fn now_ns(&self) -> u64 {
         to_ns((self.clock)())
@@ -111,16 +126,26 @@ impl Inner {
         }
     }
 
+    /// The bound of a log.
+    pub(crate) fn bytes_max(&self, log: Log) -> u64 {
+        match log {
+            Log::Pending => self.settings.bytes_max.saturating_sub(self.settings.dead_bytes_max),
+            Log::Dead => self.settings.dead_bytes_max,
+        }
+    }
+
     /// What a log has on the disk.
     pub(crate) fn disk(&self, log: Log) -> Disk {
         let segments = self.journal(log).segments();
-        let (segment_bytes, bytes_max) = match log {
-            Log::Pending => {
-                (self.segment_bytes, self.settings.bytes_max.saturating_sub(self.settings.dead_bytes_max))
-            }
-            Log::Dead => (self.dead_segment_bytes, self.settings.dead_bytes_max),
+        let segment_bytes = match log {
+            Log::Pending => self.segment_bytes,
+            Log::Dead => self.dead_segment_bytes,
         };
-        Disk { segments: segments.count, segment_bytes, bytes_max, bytes: segments.bytes }
+        Disk {
+            segments: segments.count,
+            capacity: capacity(segment_bytes),
+            segments_max: self.bytes_max(log) / segment_bytes.max(1),
+        }
     }
 
     /// Appends to a log. Called with the state locked: the order of appends is that of the changes of the state.

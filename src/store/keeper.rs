@@ -17,7 +17,7 @@ use crate::threads;
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Parked tasks that are tried again at each look.
 const UNPARK: usize = 64;
-/// Turns of burials and carries in one look; then the rest of the work gets its turn.
+/// Batches of dead letters in one look; then the rest of the work gets its turn.
 const TURNS: usize = 64;
 
 /// The store's threads.
@@ -77,13 +77,8 @@ impl Inner {
                     break;
                 }
             }
-            for log in [Log::Pending, Log::Dead] {
-                for _ in 0..TURNS {
-                    if !self.carry(log) || self.stopping.load(Ordering::SeqCst) {
-                        break;
-                    }
-                }
-            }
+            self.carry_all(Log::Pending);
+            self.carry_all(Log::Dead);
         }
         let state = self.state.lock();
         self.trim(&state, Log::Pending);

@@ -62,7 +62,7 @@ pub(super) fn look_on(
         doing: format!("async.durable.dir {}", dir.display()),
         error: io::Error::other(e.to_string()),
     };
-    let mut recovery = Recovery::new(sinks);
+    let mut recovery = Recovery::new(sinks, 0, 0);
     let mut report = Report::default();
     if let Some(dead) = dead {
         let found = Journal::look(dead, &mut |at, record| recovery.dead_record(at, record)).map_err(error)?;

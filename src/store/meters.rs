@@ -130,8 +130,8 @@ impl Meters {
         self.oldest.set(age.as_secs() as i64);
         self.accepting.set(i64::from(inner.accepting().is_ok()));
         for log in [Log::Pending, Log::Dead] {
-            let (disk, meters) = (inner.disk(log), self.of(log));
-            let used = disk.bytes as f64 / disk.bytes_max.max(1) as f64;
+            let meters = self.of(log);
+            let used = inner.journal(log).segments().bytes as f64 / inner.bytes_max(log).max(1) as f64;
             meters.used.store(used.to_bits(), Ordering::Relaxed);
             let stats = inner.journal(log).stats();
             meters.appended.add(stats.appended_bytes.saturating_sub(meters.appended.get()));

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::api::{Damage, OpenError, Report, Settings};
 use super::body::{Body, NAME_BYTES_MAX, Removal};
 use super::disk::{Disk, Lock, LockError, RealDisk};
-use super::inner::{Clock, Inner, Log, State};
+use super::inner::{Clock, Inner, Log, State, capacity};
 use super::journal::{self, Event, Journal, Options, Position};
 use super::keeper::Threads;
 use super::meters::Meters;
@@ -172,10 +172,13 @@ pub(super) fn open_on(
             }
         })
     };
-    let mut recovery = Recovery::new(sinks);
     let dead_options = options(settings.dead_bytes_max, settings.segment_bytes, base.store, watch(Log::Dead));
     let dead_segment_bytes = u64::from(dead_options.segment_bytes);
     let dead_body_max = dead_options.record_bytes_max;
+    let bytes_max = settings.bytes_max.saturating_sub(settings.dead_bytes_max);
+    let pending_options = options(bytes_max, settings.segment_bytes, base.store, watch(Log::Pending));
+    let segment_bytes = u64::from(pending_options.segment_bytes);
+    let mut recovery = Recovery::new(sinks, capacity(segment_bytes), capacity(dead_segment_bytes));
     let (dead, dead_report) =
         Journal::open(base.dead, dead_options, &mut |at, record| recovery.dead_record(at, record))
             .map_err(|e| journal_error(&settings, e))?;
@@ -183,9 +186,6 @@ pub(super) fn open_on(
     take_report(&mut report, &dead_report, &mut recovery.odd, &|at| {
         format!("{DEAD_DIR}/{:016}.seg", at.segment)
     });
-    let bytes_max = settings.bytes_max - settings.dead_bytes_max;
-    let pending_options = options(bytes_max, settings.segment_bytes, base.store, watch(Log::Pending));
-    let segment_bytes = u64::from(pending_options.segment_bytes);
     let body_max = pending_options.record_bytes_max.min(dead_body_max);
     let (pending, pending_report) =
         Journal::open(base.pending, pending_options, &mut |at, record| recovery.record(at, record))
@@ -210,6 +210,7 @@ pub(super) fn open_on(
             lost_dead: Vec::new(),
             full_said: false,
             closed: false,
+            futile: [0; 2],
         }),
         wake: OnceLock::new(),
         clock: base.clock,

@@ -33,10 +33,11 @@ pub(crate) struct Todo {
 }
 
 impl Recovery {
-    pub(crate) fn new(sinks: &[String]) -> Self {
+    /// For sinks with these names, and segments of these capacities.
+    pub(crate) fn new(sinks: &[String], capacity: u64, dead_capacity: u64) -> Self {
         Recovery {
-            tasks: Tasks::new(sinks),
-            dead: DeadLetters::default(),
+            tasks: Tasks::new(sinks, capacity),
+            dead: DeadLetters::new(dead_capacity),
             replayed: HashSet::new(),
             odd: Vec::new(),
         }

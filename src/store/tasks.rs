@@ -155,9 +155,9 @@ fn hash_of(id: u128) -> u64 {
 }
 
 impl Tasks {
-    /// For sinks with these names, in the order of their numbers. Names without a slash are their own group.
-    pub(crate) fn new(sinks: &[String]) -> Self {
-        let mut tasks = Tasks { next_order: 1, ..Tasks::default() };
+    /// For sinks with these names, in the order of their numbers, and segments of this capacity. Names without a slash are their own group.
+    pub(crate) fn new(sinks: &[String], capacity: u64) -> Self {
+        let mut tasks = Tasks { next_order: 1, usage: Usage::of(capacity), ..Tasks::default() };
         tasks.ready.resize_with(sinks.len(), BTreeMap::new);
         for (number, sink) in sinks.iter().enumerate() {
             let group = sink.rsplit_once('/').map_or(sink.as_str(), |(group, _)| group);

@@ -28,6 +28,8 @@ struct Live {
 /// Live records by segment.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
+    /// What a segment can hold; 0: no such limit.
+    capacity: u64,
     segments: BTreeMap<u64, Live>,
     bytes: u64,
     count: u64,
@@ -39,35 +41,55 @@ pub(crate) struct Usage {
 pub(crate) struct Disk {
     /// Segments in the log.
     pub(crate) segments: u64,
-    /// Bytes of one segment.
-    pub(crate) segment_bytes: u64,
-    /// Bound of everything.
-    pub(crate) bytes_max: u64,
-    /// Bytes of all its files.
-    pub(crate) bytes: u64,
+    /// Bytes of records that one segment can hold.
+    pub(crate) capacity: u64,
+    /// Segments that the bound has room for.
+    pub(crate) segments_max: u64,
+}
+
+/// Why the oldest segment should be emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carry {
+    /// The log is longer than twice what is alive.
+    Long,
+    /// The bound of the disk is near; so many bytes of the log are dead.
+    Near(u64),
 }
 
 impl Usage {
+    /// For segments that can hold so much.
+    pub(crate) fn of(capacity: u64) -> Usage {
+        Usage { capacity, ..Usage::default() }
+    }
+
+    /// What a record of such a body takes of a segment: records do not straddle segments, so long ones leave room unused.
+    pub(crate) fn taken(&self, len: u64) -> u64 {
+        let bytes = len + FRAME_BYTES;
+        if self.capacity == 0 { bytes } else { (self.capacity / (self.capacity / bytes).max(1)).max(bytes) }
+    }
+
     /// A live record in `segment`, whose body has `len` bytes; `finish` is the room to keep for its end.
     pub(crate) fn add(&mut self, segment: u64, len: u64, finish: u64) {
+        let bytes = self.taken(len);
         let live = self.segments.entry(segment).or_default();
         live.count += 1;
-        live.bytes += len + FRAME_BYTES;
+        live.bytes += bytes;
         self.count += 1;
-        self.bytes += len + FRAME_BYTES;
+        self.bytes += bytes;
         self.finish += finish;
     }
 
     /// The record is not needed any more. The same numbers as in [`Self::add`].
     pub(crate) fn remove(&mut self, segment: u64, len: u64, finish: u64) {
+        let bytes = self.taken(len);
         let Some(live) = self.segments.get_mut(&segment) else { return };
         live.count -= 1;
-        live.bytes -= len + FRAME_BYTES;
+        live.bytes -= bytes;
         if live.count == 0 {
             self.segments.remove(&segment);
         }
         self.count -= 1;
-        self.bytes -= len + FRAME_BYTES;
+        self.bytes -= bytes;
         self.finish -= finish;
     }
 
@@ -94,22 +116,25 @@ impl Usage {
         self.segments.keys().next().copied()
     }
 
-    /// Whether so many more bytes (frames included) with so much room for their ends fit, with what is alive and two segments for finishing and
-    /// carrying.
+    /// Whether so many more bytes (as [`Self::taken`] counts them) with so much room for their ends fit, with what is alive and three segments for
+    /// finishing and carrying.
     pub(crate) fn fits(&self, disk: &Disk, bytes: u64, finish: u64) -> bool {
-        let reserve = 2 * disk.segment_bytes + self.finish + finish;
-        self.bytes + bytes + reserve <= disk.bytes_max
+        let reserve = 3 * disk.capacity + self.finish + finish;
+        self.bytes + bytes + reserve <= disk.segments_max * disk.capacity
     }
 
     /// Whether what is alive in the oldest segment should be moved forward, so that the segment can go.
     ///
     /// Either the log has more than `4 + 2 * ceil(live / segment)` segments, which bounds it at twice what is alive, and the write
-    /// amplification at two; or the bound of the disk is near and at least two segments' worth of it is dead.
-    pub(crate) fn carry_wanted(&self, disk: &Disk) -> bool {
-        let allowed = 4 + 2 * self.bytes.div_ceil(disk.segment_bytes);
-        let near = disk.bytes + 3 * disk.segment_bytes > disk.bytes_max;
-        let garbage = (disk.segments * disk.segment_bytes).saturating_sub(self.bytes);
-        disk.segments > allowed || (near && garbage >= 3 * disk.segment_bytes)
+    /// amplification at two; or only two more segments fit, and at least one segment's worth of the log is dead.
+    pub(crate) fn carry_wanted(&self, disk: &Disk) -> Option<Carry> {
+        let allowed = 4 + 2 * self.bytes.div_ceil(disk.capacity);
+        let dead = (disk.segments * disk.capacity).saturating_sub(self.bytes);
+        if disk.segments > allowed {
+            Some(Carry::Long)
+        } else {
+            (disk.segments + 2 >= disk.segments_max && dead >= disk.capacity).then_some(Carry::Near(dead))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod life;
 mod log_file;
 mod openbao;
 mod pipeline;
+mod queue;
 mod receive;
 mod side_effects;
 #[path = "../support/mod.rs"]

@@ -36,7 +36,6 @@ const MISTAKES: &[Wrong] = &[
         "async.durable.dead_letters.keep",
         "newest",
     ),
-    wrong("control: { socket: ./control.sock }", 1, "control.socket", "remove"),
     wrong("dedupe: { window: 10 }", 1, "dedupe.window", "0"),
     wrong("limits: { record_bytes_max: 64M }", 1, "limits.record_bytes_max", "64MiB"),
     wrong("unmatched: nobody\nrule_groups:\n  - name: somebody", 1, "unmatched", "somebody"),

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::config::RuleGroup;
 use crate::record::{DecodeScratch, Decoder, FieldPlan, Record};
+use crate::rule_group::{self, GroupRule};
 use crate::rules::{EvalScratch, Explanation, Limits, Rule};
 
 /// Rules under a name; without a name, the rules of the command line.
@@ -14,7 +15,7 @@ struct JudgeGroup {
 }
 
 /// Judges records by groups.
-pub(super) struct Judge {
+pub(crate) struct Judge {
     groups: Vec<JudgeGroup>,
     fallback: Option<String>,
     decoder: Decoder,
@@ -26,33 +27,33 @@ pub(super) struct Judge {
 
 /// What a rule made of a record.
 #[derive(Debug, PartialEq)]
-pub(super) struct Finding {
+pub(crate) struct Finding {
     /// Name of the group; `None` for rules of the command line.
-    pub(super) group: Option<String>,
+    pub(crate) group: Option<String>,
     /// Number of the rule in its group, from 1; 0: the group has no rules, or is the fallback.
-    pub(super) rule: usize,
+    pub(crate) rule: usize,
     /// Text of the rule.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// The outcome, or why there is none.
-    pub(super) outcome: Result<bool, String>,
+    pub(crate) outcome: Result<bool, String>,
     /// Part by part with what each read; when explaining.
-    pub(super) why: Option<Explanation>,
+    pub(crate) why: Option<Explanation>,
 }
 
 /// What the groups made of a record.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// Whether a group matched by its rules, or took the record as the fallback.
-    pub(super) matched: bool,
+    pub(crate) matched: bool,
     /// Names of the groups that matched.
-    pub(super) groups: Vec<String>,
+    pub(crate) groups: Vec<String>,
     /// Rules that failed and, when explaining, every rule; otherwise the rules that were true.
-    pub(super) findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl Judge {
     /// Compiles rules of the command line. Each error is rendered with the rule's number.
-    pub(super) fn of_rules(rules: &[String], explain: bool) -> Result<Self, Vec<String>> {
+    pub(crate) fn of_rules(rules: &[String], explain: bool) -> Result<Self, Vec<String>> {
         let mut plan = FieldPlan::new();
         let (mut compiled, mut errors) = (Vec::new(), Vec::new());
         for (i, text) in rules.iter().enumerate() {
@@ -66,7 +67,7 @@ impl Judge {
     }
 
     /// Compiles the rules of a configuration that was checked. `only` names the groups to look at; empty for all.
-    pub(super) fn of_groups(
+    pub(crate) fn of_groups(
         groups: &[RuleGroup],
         unmatched: Option<&str>,
         only: &[String],
@@ -99,32 +100,96 @@ impl Judge {
     /// # Errors
     ///
     /// Why it is no record.
-    pub(super) fn judge(&mut self, frame: &[u8]) -> Result<Verdict, String> {
+    pub(crate) fn judge(&mut self, frame: &[u8]) -> Result<Verdict, String> {
         let record = self.decoder.decode(frame, &mut self.decode).map_err(|error| error.to_string())?;
         self.eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
-        let (mut verdict, mut taken) = (Verdict::default(), false);
-        for group in &self.groups {
-            // The group for what the others left takes only that when it has no rules of its own.
-            if group.rules.is_empty() && group.name.is_some() && group.name == self.fallback {
-                continue;
-            }
-            let before = verdict.findings.len();
-            let matched = group_matches(group, &record, self.explain, &mut self.eval, &mut verdict.findings);
-            taken |= matched;
-            if !group.wanted {
-                verdict.findings.truncate(before);
-            } else if matched {
-                verdict.matched = true;
-                verdict.groups.extend(group.name.clone());
-            }
-        }
-        if let (false, Some(name)) = (taken, &self.fallback) {
-            verdict.matched = true;
-            verdict.groups.push(name.clone());
-            verdict.findings.push(without_rule(Some(name.clone()), "takes what no group matched"));
-        }
-        Ok(verdict)
+        Ok(judge_groups(&self.groups, self.fallback.as_deref(), &record, self.explain, &mut self.eval))
     }
+}
+
+/// A group as far as it judges records.
+pub(crate) trait Judging {
+    /// Its name; none for the rules of the command line.
+    fn name(&self) -> Option<&str>;
+    /// Its rules in their order.
+    fn rules(&self) -> impl Iterator<Item = &Rule>;
+    /// It is asked for; the others are looked at only to know what they leave to the fallback.
+    fn is_wanted(&self) -> bool;
+}
+
+impl Judging for JudgeGroup {
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+}
+
+impl Judging for rule_group::RuleGroup {
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().map(GroupRule::rule)
+    }
+
+    fn is_wanted(&self) -> bool {
+        true
+    }
+}
+
+/// Judges a record by all groups. The time in `scratch` is set.
+pub(crate) fn judge_groups<G: Judging>(
+    groups: &[G],
+    fallback: Option<&str>,
+    record: &Record<'_>,
+    explain: bool,
+    scratch: &mut EvalScratch,
+) -> Verdict {
+    let (mut verdict, mut taken) = (Verdict::default(), false);
+    for group in groups {
+        // The group for what the others left takes only that when it has no rules of its own.
+        let has_rules = group.rules().next().is_some();
+        if !has_rules && group.name().is_some() && group.name() == fallback {
+            continue;
+        }
+        let before = verdict.findings.len();
+        let matched = group_matches(group, record, explain, scratch, &mut verdict.findings);
+        taken |= matched;
+        if !group.is_wanted() {
+            verdict.findings.truncate(before);
+        } else if matched {
+            verdict.matched = true;
+            verdict.groups.extend(group.name().map(str::to_owned));
+        }
+    }
+    if let (false, Some(name)) = (taken, fallback) {
+        verdict.matched = true;
+        verdict.groups.push(name.to_owned());
+        verdict.findings.push(without_rule(Some(name), "takes what no group matched"));
+    }
+    verdict
+}
+
+/// A finding as JSON: `{"group", "rule", "expression", "matched" or "error", "why"}`.
+pub(crate) fn finding_json(finding: &Finding) -> serde_json::Value {
+    let mut json =
+        serde_json::json!({ "group": finding.group, "rule": finding.rule, "expression": finding.text });
+    match &finding.outcome {
+        Ok(matched) => json["matched"] = (*matched).into(),
+        Err(error) => json["error"] = error.as_str().into(),
+    }
+    if let Some(why) = &finding.why {
+        json["why"] = why.to_json();
+    }
+    json
 }
 
 /// Compiles a rule against the fields of `plan`, which it adds to; an error is rendered with its place.
@@ -133,33 +198,33 @@ fn compile(text: &str, plan: &mut FieldPlan) -> Result<Rule, String> {
 }
 
 /// Whether the group matches: one true rule is enough, and the rest is looked at only when explaining.
-fn group_matches(
-    group: &JudgeGroup,
+fn group_matches<G: Judging>(
+    group: &G,
     record: &Record<'_>,
     explain: bool,
     scratch: &mut EvalScratch,
     findings: &mut Vec<Finding>,
 ) -> bool {
-    if group.rules.is_empty() {
-        findings.push(without_rule(group.name.clone(), "has no rules and matches everything"));
-        return true;
-    }
-    let mut matched = false;
-    for (i, rule) in group.rules.iter().enumerate() {
+    let (mut matched, mut has_rules) = (false, false);
+    for (i, rule) in group.rules().enumerate() {
+        has_rules = true;
         let outcome = rule.matches(record, scratch).map_err(|error| error.to_string());
         matched |= outcome == Ok(true);
         if explain || outcome != Ok(false) {
             let why = explain.then(|| rule.explain(record, scratch));
-            let (group, text) = (group.name.clone(), rule.source().to_owned());
+            let (group, text) = (group.name().map(str::to_owned), rule.source().to_owned());
             findings.push(Finding { group, rule: i + 1, text, outcome, why });
         }
         if matched && !explain {
             break;
         }
     }
-    matched
+    if !has_rules {
+        findings.push(without_rule(group.name(), "has no rules and matches everything"));
+    }
+    matched || !has_rules
 }
 
-fn without_rule(group: Option<String>, text: &str) -> Finding {
-    Finding { group, rule: 0, text: text.to_owned(), outcome: Ok(true), why: None }
+fn without_rule(group: Option<&str>, text: &str) -> Finding {
+    Finding { group: group.map(str::to_owned), rule: 0, text: text.to_owned(), outcome: Ok(true), why: None }
 }

@@ -1,8 +1,8 @@
 //! `match`: like grep, with rules. Prints the records that match, as they came.
 
 mod input;
-mod judge;
-mod output;
+pub(crate) mod judge;
+pub(super) mod output;
 mod progress;
 #[cfg(test)]
 mod tests;

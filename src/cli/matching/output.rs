@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::Totals;
-use super::judge::{Finding, Verdict};
+use super::judge::{Finding, Verdict, finding_json};
 
 /// Prints records and, when asked, why they were taken.
 pub(super) struct Printer {
@@ -106,21 +106,8 @@ fn explain(finding: &Finding, file: &str, line: u64, out: &mut dyn Write) -> io:
     Ok(())
 }
 
-fn finding_json(finding: &Finding) -> serde_json::Value {
-    let mut json =
-        serde_json::json!({ "group": finding.group, "rule": finding.rule, "expression": finding.text });
-    match &finding.outcome {
-        Ok(matched) => json["matched"] = (*matched).into(),
-        Err(error) => json["error"] = error.as_str().into(),
-    }
-    if let Some(why) = &finding.why {
-        json["why"] = why.to_json();
-    }
-    json
-}
-
 /// The text without control characters and direction overrides, which could rewrite a terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,7 +1,8 @@
 //! Tests of the store as a whole.
 
-mod support;
+pub(crate) mod support;
 
 mod admin;
 mod crash;
+mod faults;
 mod flow;

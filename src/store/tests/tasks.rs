@@ -190,7 +190,7 @@ fn compare(tasks: &Tasks, model: &[Slow]) {
 proptest! {
     #[test]
     fn states_and_order_are_those_of_a_list(steps in proptest::collection::vec(step(), 1..150)) {
-        let mut tasks = Tasks::new(&names());
+        let mut tasks = Tasks::new(&names(), 0);
         let mut model = Vec::new();
         let mut next = 0x1000;
         for step in steps {
@@ -202,7 +202,7 @@ proptest! {
 
 #[test]
 fn more_tasks_than_a_chunk_holds() {
-    let mut tasks = Tasks::new(&names());
+    let mut tasks = Tasks::new(&names(), 0);
     let n = 3 * CHUNK + 5;
     for i in 0..n {
         let order = tasks.take_order();
@@ -226,7 +226,8 @@ fn more_tasks_than_a_chunk_holds() {
 
 #[test]
 fn a_group_without_a_named_sink_goes_to_its_first_one() {
-    let mut tasks = Tasks::new(&["g/h/x".to_owned(), "g/x".to_owned(), "g/y".to_owned(), "plain".to_owned()]);
+    let mut tasks =
+        Tasks::new(&["g/h/x".to_owned(), "g/x".to_owned(), "g/y".to_owned(), "plain".to_owned()], 0);
     let numbers: Vec<Option<usize>> = ["g/-", "g/h/-", "h/-", "g/y", "g", "plain", "-"]
         .map(|name| {
             let place = tasks.destination(name, "g");
@@ -238,7 +239,7 @@ fn a_group_without_a_named_sink_goes_to_its_first_one() {
 
 #[test]
 fn the_oldest_is_looked_for_among_all_that_wait() {
-    let mut tasks = Tasks::new(&names());
+    let mut tasks = Tasks::new(&names(), 0);
     assert_eq!(tasks.oldest_ns(), None);
     for (id, accepted_ns) in [(1, 50), (2, 40), (3, 30), (4, 20)] {
         let order = tasks.take_order();

@@ -10,9 +10,9 @@ use super::*;
 /// Connections that send at once.
 const SENDERS: usize = 4;
 
-/// How long before a kill a delivery may have ended without the store knowing it: it syncs ends after 20 ms, and a busy machine takes its
-/// time.
-const UNSYNCED_END: Duration = Duration::from_secs(2);
+/// How long before a kill a delivery may have come without the store knowing its end, which it syncs after 20 ms; and how long after the
+/// kill the receiver may have read it. A busy machine takes its time.
+const IN_FLIGHT: Duration = Duration::from_secs(2);
 
 /// Sends records until `stop`, or until the program is gone; the acked ones go to `acked`.
 fn send(daemon: &Daemon, next: &AtomicUsize, stop: &AtomicBool, acked: &Mutex<Vec<usize>>) {
@@ -35,7 +35,9 @@ fn send(daemon: &Daemon, next: &AtomicUsize, stop: &AtomicBool, acked: &Mutex<Ve
 fn what_was_acked_survives_kill_9_at_any_moment() {
     let rounds = long_form("VAF_KILLS", 10);
     let sink = Sink::start([Script::ok()]);
-    let mut daemon = Plan::new(&durable(&sink, "16MiB", "workers: 2")).start();
+    // No delivery runs into its time limit, however busy the machine is: that would be another reason to try again.
+    let yaml = durable(&sink, "16MiB", "workers: 2").replace("timeout: 2s", "timeout: 60s");
+    let mut daemon = Plan::new(&yaml).start();
     let (next, acked) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let mut kills: Vec<Instant> = Vec::new();
     for round in 0..rounds {
@@ -71,7 +73,7 @@ fn what_was_acked_survives_kill_9_at_any_moment() {
     let lost = acked.iter().filter(|n| !taken.contains_key(n)).count();
     let dead = daemon.metric("dead_letters");
     let ends = daemon.terminate();
-    let doubled = doubled(&received, &kills);
+    let (doubled, unexplained) = doubled(&received, &kills);
     figures(format_args!(
         "{rounds} kills: {} sent, {} acked, {} delivered, {} attempts, {dead} dead, {lost} lost, {doubled} doubled",
         next.load(Ordering::Relaxed),
@@ -81,23 +83,31 @@ fn what_was_acked_survives_kill_9_at_any_moment() {
     ));
     assert!(acked.len() > rounds, "only {} records were acked", acked.len());
     assert_eq!((lost, dead), (0, 0.0), "{}", ends.stderr);
+    assert!(unexplained.is_empty(), "{unexplained:#?}");
 }
 
-/// How many records were taken more than once. Fails where that was not because a kill had come between a delivery and its end.
-fn doubled(received: &[Received], kills: &[Instant]) -> usize {
+/// How many records were taken more than once, and those of them for which no kill had come between a delivery and its end.
+fn doubled(received: &[Received], kills: &[Instant]) -> (usize, Vec<String>) {
     let mut answers: HashMap<usize, Vec<&Received>> = HashMap::new();
     for delivery in received.iter().filter(|delivery| delivery.status == 200) {
         answers.entry(number(delivery)).or_default().push(delivery);
     }
-    let mut doubled = 0;
+    let (mut doubled, mut unexplained) = (0, Vec::new());
     for (n, times) in answers.iter().filter(|(_, times)| times.len() > 1) {
         doubled += 1;
         for pair in times.windows(2) {
-            let in_flight = |kill: &Instant| *kill >= pair[0].at && *kill < pair[0].at + UNSYNCED_END;
-            assert!(kills.iter().any(in_flight), "record {n} was delivered twice without a kill in between");
+            let (first, second) = (pair[0].at, pair[1].at);
+            let apart = |kill: &Instant| kill.max(&first).duration_since(*kill.min(&first));
+            let nearest = kills.iter().filter(|kill| **kill < second).map(apart).min();
+            if nearest.is_none_or(|apart| apart >= IN_FLIGHT) {
+                let again = second - first;
+                unexplained.push(format!(
+                    "record {n} came again after {again:?}, nearest kill {nearest:?} from its first coming"
+                ));
+            }
         }
     }
-    doubled
+    (doubled, unexplained)
 }
 
 #[test]

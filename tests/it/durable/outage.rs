@@ -30,7 +30,8 @@ fn a_hung_receiver_and_a_large_backlog_leave_acks_and_memory_as_they_were() {
     // The buffers of eight connections and of the journal, and what the tasks themselves take.
     let bound_kib = 24 * 1024 + backlog * TASK_BYTES / 1024;
     assert!(grown_kib < bound_kib, "{grown_kib} KiB for {backlog} tasks");
-    assert!(daemon.metric("queue_length{sink=\"all/webhook\"}") <= 20.0);
+    // The queue, and the few that were tried.
+    assert!(daemon.metric("queue_length{sink=\"all/webhook\"}") <= 20.0 + sink.count() as f64);
     let pending = daemon.metric("store_pending_tasks");
     assert!(pending >= (backlog / 8 * 8 + 600 - 10) as f64, "{pending}");
     assert_eq!(daemon.sum("tasks_dropped_total"), 0.0);

@@ -1,0 +1,176 @@
+//! `GET /v1/status`: what runs, in numbers.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::api::Parts;
+use super::tasks::Condition;
+use crate::clock;
+use crate::config::{AuditProtocol, Config};
+use crate::listener::Source;
+use crate::metrics::{self, Family, Registry};
+use crate::rule_group::RuleGroup;
+use crate::side_effect::SinkQueue;
+
+/// A listener of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listening {
+    source: Source,
+    address: String,
+}
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it; README explains them")]
+pub struct Status {
+    pub version: String,
+    pub uptime_s: u64,
+    pub records: Records,
+    pub listeners: Vec<ListenerStatus>,
+    pub groups: Vec<GroupStatus>,
+    pub sinks: Vec<SinkStatus>,
+    /// `None`: the durable store is not enabled.
+    pub store: Option<Condition>,
+}
+
+/// Frames by outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Records {
+    pub matched: u64,
+    pub unmatched: u64,
+    pub quarantined: u64,
+    pub refused: u64,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ListenerStatus {
+    pub listener: String,
+    pub address: String,
+    /// `None`: it has none (datagrams).
+    pub connections: Option<i64>,
+    pub received: u64,
+    pub received_bytes: u64,
+}
+
+/// One rule group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct GroupStatus {
+    pub group: String,
+    pub matches: u64,
+    pub rules: Vec<RuleStatus>,
+    pub sinks: Vec<String>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// Number in the group, from 1.
+    pub rule: usize,
+    /// Its text.
+    pub expression: String,
+    /// Run-time errors.
+    pub errors: u64,
+}
+
+/// One sink. `accepted` is the sum of what follows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct SinkStatus {
+    pub sink: String,
+    /// It takes deliveries.
+    pub up: bool,
+    pub accepted: u64,
+    pub delivered: u64,
+    pub dropped: u64,
+    pub failed: u64,
+    pub waiting: u64,
+    pub in_flight: u64,
+}
+
+/// The listeners of a configuration.
+pub(super) fn listeners(config: &Config) -> Vec<Listening> {
+    let audit = match config.vault.audit_protocol {
+        AuditProtocol::Udp => Some(Source::Udp),
+        AuditProtocol::Tcp => Some(Source::Tcp),
+        AuditProtocol::None => None,
+    };
+    let listen = &config.listen;
+    let all = [
+        listen.http_address.clone().map(|address| (Source::Http, address)),
+        audit.map(|source| (source, config.vault.audit_address.clone())),
+        listen.unix_path.as_ref().map(|path| (Source::Unix, path.display().to_string())),
+        listen.admin_address.clone().map(|address| (Source::Admin, address)),
+    ];
+    all.into_iter().flatten().map(|(source, address)| Listening { source, address }).collect()
+}
+
+/// The numbers now. Takes the registry's lock for each listener and sink.
+pub(super) fn status(parts: &Parts, listeners: &[Listening], started: Instant) -> Status {
+    let registry = &*parts.registry;
+    let outcome = |label| count(registry, &metrics::RECORDS, label);
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: clock::now().saturating_duration_since(started).as_secs(),
+        records: Records {
+            matched: outcome("matched"),
+            unmatched: outcome("unmatched"),
+            quarantined: outcome("quarantined"),
+            refused: outcome("refused"),
+        },
+        listeners: listeners.iter().map(|listening| listener_status(listening, registry)).collect(),
+        groups: parts.pipeline.groups().iter().map(group_status).collect(),
+        sinks: parts.sinks.iter().map(|sink| sink_status(sink, registry)).collect(),
+        store: parts.tasks.as_ref().map(|book| book.condition()),
+    }
+}
+
+fn count(registry: &Registry, family: &'static Family, label: &str) -> u64 {
+    registry.counter(family, &[label]).get()
+}
+
+fn listener_status(listening: &Listening, registry: &Registry) -> ListenerStatus {
+    let label = listening.source.label();
+    let is_ingest = listening.source != Source::Admin;
+    let received = |family| if is_ingest { count(registry, family, label) } else { 0 };
+    let has_connections = listening.source != Source::Udp;
+    ListenerStatus {
+        listener: label.to_owned(),
+        address: listening.address.clone(),
+        connections: has_connections.then(|| registry.gauge(&metrics::CONNECTIONS, &[label]).get()),
+        received: received(&metrics::RECORDS_RECEIVED),
+        received_bytes: received(&metrics::RECEIVED_BYTES),
+    }
+}
+
+fn group_status(group: &RuleGroup) -> GroupStatus {
+    let rule = |(i, rule): (usize, &crate::rule_group::GroupRule)| RuleStatus {
+        rule: i + 1,
+        expression: rule.rule().source().to_owned(),
+        errors: rule.errors(),
+    };
+    GroupStatus {
+        group: group.name.to_string(),
+        matches: group.matches.get(),
+        rules: group.rules.iter().enumerate().map(rule).collect(),
+        sinks: group.sinks.iter().map(|sink| sink.name().to_owned()).collect(),
+    }
+}
+
+fn sink_status(sink: &SinkQueue, registry: &Registry) -> SinkStatus {
+    let counts = sink.counts();
+    SinkStatus {
+        sink: sink.name().to_owned(),
+        up: registry.gauge(&metrics::SINK_UP, &[sink.name()]).get() == 1,
+        accepted: counts.accepted,
+        delivered: counts.delivered,
+        dropped: counts.dropped,
+        failed: counts.failed,
+        waiting: counts.queued + counts.waiting_for_room + counts.waiting_for_attempt,
+        in_flight: counts.in_flight,
+    }
+}
