@@ -4,7 +4,9 @@ use super::support::*;
 use crate::side_effect::retry::GiveUp;
 use crate::side_effect::{Ledger, SinkNumber, TaskId};
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::{DeadKeep, Filter, Item, Kind, OpenError, Reason, Settings, Standing, Store, look, look_at, set_aside};
+use crate::store::{
+    DeadKeep, Filter, Item, Kind, OpenError, Reason, Settings, Standing, Store, look, look_at, set_aside,
+};
 
 const S0: SinkNumber = SinkNumber(0);
 
@@ -105,12 +107,13 @@ fn what_cannot_be_replayed_says_why_and_stays() {
     let (store, _) = open(dir.path(), &clock);
     let (died, _) = mixed(&store, &clock);
     drop(store);
-    let disk = |p: &std::path::Path| -> std::sync::Arc<dyn Disk> { std::sync::Arc::new(RealDisk::existing(p)) };
+    let disk =
+        |p: &std::path::Path| -> std::sync::Arc<dyn Disk> { std::sync::Arc::new(RealDisk::existing(p)) };
     let disks = (disk(dir.path()), disk(&dir.path().join("dead")));
     let registry = crate::metrics::Registry::new();
     let fewer = ["a/slack".to_owned()];
-    let (store, _) =
-        open_with(disks, settings(dir.path()), &fewer, &clock, Default::default(), &registry).expect("a store");
+    let (store, _) = open_with(disks, settings(dir.path()), &fewer, &clock, Default::default(), &registry)
+        .expect("a store");
     let replayed = store.replay(&dead(), 9);
     assert!(replayed[..2].iter().all(|r| r.task.is_ok()));
     assert_eq!(replayed[2].dead, died[2]);
@@ -251,11 +254,11 @@ fn bad_settings_and_directories_are_refused_with_the_cure() {
 fn where_there_is_no_room_dead_letters_wait_or_the_oldest_go() {
     for keep in [DeadKeep::All, DeadKeep::Newest] {
         let (dir, clock) = (Dir::new("keep"), TestClock::at(1000));
-        let room = Settings { dead_bytes_max: 256 << 10, dead_keep: keep, ..settings(dir.path()) };
+        let room = Settings { dead_bytes_max: 512 << 10, dead_keep: keep, ..settings(dir.path()) };
         let (store, _) = open_settings(room, &clock);
         let mut killed = Vec::new();
         for n in 0..12 {
-            accept_one(&store, &vec![n; 20_000], &clock);
+            accept_one(&store, &vec![n; 28_000], &clock);
             killed.push(kill_next(&store, "refused"));
             settle(&store);
             clock.add(1);
@@ -264,7 +267,7 @@ fn where_there_is_no_room_dead_letters_wait_or_the_oldest_go() {
         let kept = there.len();
         assert!((2..12).contains(&kept), "{kept}");
         let bytes: u64 = store.inner.dead.segments().bytes;
-        assert!(bytes <= 256 << 10, "{bytes}");
+        assert!(bytes <= 512 << 10, "{bytes}");
         if keep == DeadKeep::Newest {
             assert_eq!(there, killed[12 - kept..]);
             assert_eq!(store.list(&Filter::default(), 99).matched, kept as u64);
@@ -284,7 +287,8 @@ fn where_there_is_no_room_dead_letters_wait_or_the_oldest_go() {
         let there = ids(&store.list(&dead(), 99).items);
         assert_eq!(there[..kept - 3], killed[3..kept]);
         assert!(there.len() > kept - 3, "those that waited got the room");
-        let parked = store.drop(&Filter { kind: Some(Kind::Pending), ids: killed.clone(), ..Filter::default() }, 99);
+        let parked =
+            store.drop(&Filter { kind: Some(Kind::Pending), ids: killed.clone(), ..Filter::default() }, 99);
         assert!(parked.iter().all(|d| d.result.is_ok()), "{parked:?}");
     }
 }
@@ -298,7 +302,8 @@ fn files_that_were_set_aside_are_moved_by_command() {
     std::fs::write(dir.path().join("dead/0000000000000001.seg.damaged"), b"2").expect("a file");
     let moved = store.set_aside().expect("moved");
     let quarantine = dir.path().join("quarantine");
-    let wanted = ["0000000000000001.seg.damaged", "dead-0000000000000001.seg.damaged"].map(|n| quarantine.join(n));
+    let wanted =
+        ["0000000000000001.seg.damaged", "dead-0000000000000001.seg.damaged"].map(|n| quarantine.join(n));
     assert_eq!(moved, wanted);
     assert_eq!(std::fs::read(&wanted[1]).expect("it is there"), b"2");
     let fresh = Dir::new("aside2");

@@ -137,7 +137,10 @@ fn a_dead_letter_keeps_the_whole_story() {
     for _ in 0..2 {
         let (store, _) = open(dir.path(), &clock);
         let (item, record) = store.show(id).expect("kept");
-        assert_eq!((item.kind, item.standing, item.reason), (Kind::Dead, Standing::Dead, Some(Reason::Exhausted)));
+        assert_eq!(
+            (item.kind, item.standing, item.reason),
+            (Kind::Dead, Standing::Dead, Some(Reason::Exhausted))
+        );
         assert_eq!((item.sink.as_str(), item.group.as_str(), item.source.as_str()), ("a/slack", "a", "http"));
         assert_eq!((item.attempts, item.status, item.error.as_str()), (2, Some(503), "second"));
         assert_eq!(item.accepted_at, TestClock::at(1000).now());
@@ -164,7 +167,8 @@ fn tasks_of_sinks_that_are_gone_are_kept_and_come_back_with_them() {
     let disks = (disk(dir.path()), disk(&dir.path().join("dead")));
     let fewer = vec!["a/slack".to_owned()];
     let (store, report) =
-        open_with(disks, settings(dir.path()), &fewer, &clock, Default::default(), &registry).expect("a store");
+        open_with(disks, settings(dir.path()), &fewer, &clock, Default::default(), &registry)
+            .expect("a store");
     assert_eq!(report.unknown_sinks, [("b/slack".to_owned(), 1)]);
     assert_eq!((report.pending, store.pending(S0)), (2, 1));
     let item = store.show(id).expect("kept").0;
