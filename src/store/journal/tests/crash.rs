@@ -77,10 +77,10 @@ impl Work {
 
     /// Work over several segments: batches of one and of many, across the ends of segments, with marks, trims and times of quiet.
     fn first(&self, o: &mut Opened, sim: &Sim, model: &Shared, fault: bool) -> Result<(), String> {
-        for n in 0..16_u64 {
-            append(&o.journal, model, Class::Accept, &[500]);
+        for n in 0..10_u64 {
+            append(&o.journal, model, Class::Accept, &[500, 400]);
             if n % 4 != 1 {
-                append(&o.journal, model, Class::Finish, &[500, 500]);
+                append(&o.journal, model, Class::Finish, &[400, 200]);
             }
             if n % 3 != 1 {
                 o.journal.commit();
@@ -114,7 +114,7 @@ impl Work {
     /// A little work, with a segment's end in it.
     fn second(&self, o: &mut Opened, model: &Shared) {
         for n in 0..5_u64 {
-            append(&o.journal, model, Class::Accept, &[500]);
+            append(&o.journal, model, Class::Accept, &[400]);
             o.journal.commit();
             append(&o.journal, model, Class::Finish, &[100, 500 + n as usize]);
             o.tick(30);
@@ -158,7 +158,7 @@ fn run(seed: Option<Seed>, plan: &Plan) -> Result<Counts, String> {
     explore(&Work { seed }, plan)
 }
 
-const PLAN: Plan = Plan { rounds: 3, faulty_rounds: 1, subsets_max: 7, random: 4, roots_max: 150 };
+const PLAN: Plan = Plan { rounds: 3, faulty_rounds: 1, subsets_max: 7, random: 4, roots_max: 60 };
 
 #[test]
 fn every_crash_point_of_two_workloads_keeps_what_was_promised() {
