@@ -101,6 +101,11 @@ impl World {
         out
     }
 
+    /// Whether a reader sees bytes that no sync will save: those of a failed one.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.inodes.iter().any(|inode| inode.dirty.is_empty() && !inode.grown && inode.cache != inode.disk)
+    }
+
     /// Forgets the contents of files that have no name.
     fn tidy(&mut self) {
         for (i, inode) in self.inodes.iter_mut().enumerate() {
@@ -151,7 +156,11 @@ impl World {
 
     /// Bytes of all files of `dir`.
     pub(crate) fn used(&self, dir: &str) -> u64 {
-        self.names.iter().filter(|((d, _), _)| d == dir).map(|(_, n)| self.inodes[*n].cache.len() as u64).sum()
+        self.names
+            .iter()
+            .filter(|((d, _), _)| d == dir)
+            .map(|(_, n)| self.inodes[*n].cache.len() as u64)
+            .sum()
     }
 }
 
@@ -343,8 +352,8 @@ impl Sim {
         self.step(|shared| {
             let number = shared.steps.syncs;
             shared.steps.syncs += 1;
-            let fails = matches!(shared.fault, Some(Fault::AllSyncs))
-                || shared.fault == Some(Fault::Sync(number));
+            let fails =
+                matches!(shared.fault, Some(Fault::AllSyncs)) || shared.fault == Some(Fault::Sync(number));
             what(&mut shared.world, fails);
             if fails { Err(eio()) } else { Ok(()) }
         })
@@ -422,7 +431,8 @@ impl Disk for SimDisk {
     fn sync_dir(&self) -> io::Result<()> {
         self.sim.sync(|world, fails| {
             let (mine, others) = std::mem::take(&mut world.changes).into_iter().partition(|change| {
-                let (Change::Link { dir, .. } | Change::Unlink { dir, .. } | Change::Rename { dir, .. }) = change;
+                let (Change::Link { dir, .. } | Change::Unlink { dir, .. } | Change::Rename { dir, .. }) =
+                    change;
                 *dir == self.dir
             });
             world.changes = others;

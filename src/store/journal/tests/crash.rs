@@ -97,6 +97,11 @@ impl Work {
                 return Err(format!("{used} bytes of disk are used"));
             }
         }
+        // Batches of which a later one covers a part of an earlier one, if that one has failed.
+        for lens in [&[300, 300, 300][..], &[300], &[300, 300], &[300]] {
+            append(&o.journal, model, Class::Finish, lens);
+            o.journal.commit();
+        }
         o.tick(6000);
         o.tick(2000);
         if fault {
@@ -141,7 +146,13 @@ impl Scenario for Work {
         Model::default()
     }
 
-    fn round(&self, sim: &Sim, model: &Arc<std::sync::Mutex<Model>>, round: usize, fault: bool) -> Result<(), String> {
+    fn round(
+        &self,
+        sim: &Sim,
+        model: &Arc<std::sync::Mutex<Model>>,
+        round: usize,
+        fault: bool,
+    ) -> Result<(), String> {
         let Some(mut opened) = self.open(sim, model, fault)? else { return Ok(()) };
         match round {
             0 => self.first(&mut opened, sim, model, fault),

@@ -1,7 +1,10 @@
 //! Tests of the journal.
 
 mod crash;
+mod damage;
+mod format;
 mod model;
+mod work;
 
 use std::sync::Arc;
 
