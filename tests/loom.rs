@@ -133,7 +133,11 @@ fn model(seed: Option<GateSeed>, fails: bool, keeper: bool) {
         }
         let joined = other.join();
         assert!(joined.is_ok(), "an answer was wrong");
-        assert_eq!(world.answered.load(Ordering::SeqCst), 2, "each append is answered once, and nobody is left waiting");
+        assert_eq!(
+            world.answered.load(Ordering::SeqCst),
+            2,
+            "each append is answered once, and nobody is left waiting"
+        );
         let state = world.gate.lock();
         assert!(state.queue.is_empty() && state.inflight.is_none());
         assert_eq!(state.durable, world.synced.load(Ordering::SeqCst) as u64, "durable is what was synced");
@@ -202,13 +206,20 @@ fn seeded_swallowed_error() {
 #[test]
 fn every_seeded_fault_is_found() {
     let program = std::env::current_exe().unwrap();
-    let run = |name: &str| Command::new(&program).args(["--exact", name, "--include-ignored"]).output().unwrap();
+    let run =
+        |name: &str| Command::new(&program).args(["--exact", name, "--include-ignored"]).output().unwrap();
     // The same way of running says nothing about a model that is right.
     assert!(run("every_append_is_answered_and_truly").status.success());
-    for name in ["seeded_lost_wakeup", "seeded_publish_before_sync", "seeded_wrong_upto", "seeded_swallowed_error"] {
+    for name in
+        ["seeded_lost_wakeup", "seeded_publish_before_sync", "seeded_wrong_upto", "seeded_swallowed_error"]
+    {
         let output = run(name);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{name} was not found");
-        assert!(said.contains("answered") || said.contains("durable"), "{name} failed in another way: {said}");
+        assert!(
+            said.contains("answered") || said.contains("durable"),
+            "{name} failed in another way: {said}"
+        );
     }
 }
