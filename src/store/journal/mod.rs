@@ -230,7 +230,11 @@ impl Journal {
             state.book.marked = true;
             placed
         };
-        placed.map_err(|(why, _)| why)?;
+        if let Err((why, _)) = placed {
+            // What was appended before can become durable without the Close.
+            self.commit_turns(usize::MAX);
+            return Err(why);
+        }
         loop {
             self.commit_turns(usize::MAX);
             if let Ok(result) = answer.recv_timeout(Duration::from_millis(20)) {

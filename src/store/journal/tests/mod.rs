@@ -1,4 +1,5 @@
 //! Tests of the journal.
+#![allow(clippy::print_stdout, reason = "what was tried is shown with --nocapture")]
 
 mod crash;
 mod damage;
