@@ -203,3 +203,12 @@ fn every_seeded_fault_is_found() {
     }
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
+
+/// Faults in the second round as well, that is in recoveries: minutes.
+#[test]
+#[ignore = "long form: cargo test --lib store::journal -- --ignored --nocapture"]
+fn every_fault_of_recoveries_too() {
+    let plan = Plan { faulty_rounds: 2, roots_max: 24, ..PLAN };
+    let counts = run(None, &plan).unwrap();
+    println!("{counts:?}");
+}
