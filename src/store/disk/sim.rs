@@ -2,7 +2,7 @@
 //!
 //! Each file has a cache image, a disk image and a list of dirty sectors in the order of their writing; each directory has both images of
 //! its names and a list of changes. A sync moves the dirty sectors to the disk image, the sync of a directory its changes. A failed sync
-//! forgets what was dirty and leaves the cache as it is, which is what Linux does: a later sync succeeds and saves nothing of it.
+//! forgets what was dirty and leaves the cache, as Linux does: a later sync succeeds and saves nothing of it.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,7 +21,6 @@ struct Inode {
     disk: Vec<u8>,
     /// Sector numbers, each once, in order of their last writing.
     dirty: Vec<usize>,
-    /// The length is not what it is on the disk.
     grown: bool,
     hash: OnceLock<u64>,
 }
@@ -149,12 +148,10 @@ impl World {
         self.names.remove(&key).map(|inode| self.inodes[inode].cache.clone())
     }
 
-    /// Names of the files of `dir`.
     pub(crate) fn names(&self, dir: &str) -> Vec<String> {
         self.names.keys().filter(|(d, _)| d == dir).map(|(_, name)| name.clone()).collect()
     }
 
-    /// Bytes of all files of `dir`.
     pub(crate) fn used(&self, dir: &str) -> u64 {
         self.names
             .iter()
@@ -247,7 +244,6 @@ pub(crate) enum Fault {
     Names(u64),
 }
 
-/// How many steps of each kind there were.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Steps {
     pub(crate) syncs: u64,
@@ -301,7 +297,6 @@ impl Sim {
         self.lock_shared().steps
     }
 
-    /// The world as it is now.
     pub(crate) fn world(&self) -> World {
         self.lock_shared().world.clone()
     }
