@@ -25,7 +25,13 @@ pub(crate) trait Scenario {
     ///
     /// # Errors
     /// What was violated.
-    fn round(&self, sim: &Sim, model: &Arc<Mutex<Self::Model>>, round: usize, fault: bool) -> Result<(), String>;
+    fn round(
+        &self,
+        sim: &Sim,
+        model: &Arc<Mutex<Self::Model>>,
+        round: usize,
+        fault: bool,
+    ) -> Result<(), String>;
 }
 
 /// How much to try.
@@ -84,8 +90,13 @@ pub(crate) fn explore<S: Scenario>(scenario: &S, plan: &Plan) -> Result<Counts, 
                 }
             }
         }
-        let step = images.len().div_ceil(plan.roots_max.max(1)).max(1);
-        roots = images.into_iter().step_by(step).collect();
+        // Caches that no sync will save any more are rare, and the hardest to get right: they have half of the places.
+        let (lost, other): (Vec<_>, Vec<_>) = images.into_iter().partition(|image| image.world.has_lost());
+        let spread = |images: Vec<_>| {
+            let step = images.len().div_ceil((plan.roots_max / 2).max(1)).max(1);
+            images.into_iter().step_by(step)
+        };
+        roots = spread(lost).chain(spread(other)).collect();
     }
     Ok(counts)
 }
@@ -191,7 +202,8 @@ fn images_of<M: Clone>(point: &Point<M>, plan: &Plan, rng: &mut fastrand::Rng) -
         }
     }
     let model = &point.model;
-    let power = kept.iter().map(|kept| Point { world: point.world.after_power_loss(kept), model: model.clone() });
+    let power =
+        kept.iter().map(|kept| Point { world: point.world.after_power_loss(kept), model: model.clone() });
     let process = Point { world: point.world.clone(), model: model.clone() };
     std::iter::once(process).chain(power).collect()
 }
