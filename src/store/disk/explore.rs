@@ -90,8 +90,13 @@ pub(crate) fn explore<S: Scenario>(scenario: &S, plan: &Plan) -> Result<Counts, 
                 }
             }
         }
-        let step = images.len().div_ceil(plan.roots_max.max(1)).max(1);
-        roots = images.into_iter().step_by(step).collect();
+        // Caches that no sync will save any more are rare, and the hardest to get right: they have half of the places.
+        let (lost, other): (Vec<_>, Vec<_>) = images.into_iter().partition(|image| image.world.has_lost());
+        let spread = |images: Vec<_>| {
+            let step = images.len().div_ceil((plan.roots_max / 2).max(1)).max(1);
+            images.into_iter().step_by(step)
+        };
+        roots = spread(lost).chain(spread(other)).collect();
     }
     Ok(counts)
 }

@@ -2,25 +2,27 @@
 //!
 //! Each file has a cache image, a disk image and a list of dirty sectors in the order of their writing; each directory has both images of
 //! its names and a list of changes. A sync moves the dirty sectors to the disk image, the sync of a directory its changes. A failed sync
-//! forgets what was dirty and leaves the cache as it is, which is what Linux does: a later sync succeeds and saves nothing of it.
+//! forgets what was dirty and leaves the cache, as Linux does: a later sync succeeds and saves nothing of it.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{Disk, DiskFile, Listed, Lock, LockError};
 
 /// Unit in which bytes reach the disk.
 pub(crate) const SECTOR: usize = 512;
 
-#[derive(Debug, Clone, Default, Hash)]
+#[derive(Debug, Clone, Default)]
 struct Inode {
     cache: Vec<u8>,
     disk: Vec<u8>,
     /// Sector numbers, each once, in order of their last writing.
     dirty: Vec<usize>,
+    grown: bool,
+    hash: OnceLock<u64>,
 }
 
 /// A change of a directory's names, bound to the file that it is about.
@@ -34,9 +36,9 @@ enum Change {
 type Names = BTreeMap<(String, String), usize>;
 
 /// Everything on the disk and in the caches: an image that can be cloned.
-#[derive(Debug, Clone, Default, Hash)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct World {
-    inodes: Vec<Inode>,
+    inodes: Vec<Arc<Inode>>,
     names: Names,
     disk_names: Names,
     changes: Vec<Change>,
@@ -47,16 +49,25 @@ pub(crate) struct World {
 pub(crate) enum Loose {
     /// Sector `1` of file `0`.
     Sector(usize, usize),
+    /// The length of a file; zeros that were written behind its old end are a matter of the length.
+    Length(usize),
     /// A change of names, by its place.
     Name(usize),
 }
 
 impl World {
+    fn edit(&mut self, inode: usize) -> &mut Inode {
+        let inode = Arc::make_mut(&mut self.inodes[inode]);
+        inode.hash = OnceLock::new();
+        inode
+    }
+
     /// What is not durable: sectors in the order of their writing by file, then changes of names.
     pub(crate) fn loose(&self) -> Vec<Loose> {
         let mut out = Vec::new();
         for (i, inode) in self.inodes.iter().enumerate() {
             if self.names.values().chain(self.disk_names.values()).any(|n| *n == i) {
+                out.extend(inode.grown.then_some(Loose::Length(i)));
                 out.extend(inode.dirty.iter().map(|sector| Loose::Sector(i, *sector)));
             }
         }
@@ -69,13 +80,19 @@ impl World {
         let mut out = self.clone();
         for loose in kept {
             match loose {
-                Loose::Sector(inode, sector) => out.inodes[*inode].save(*sector),
+                Loose::Sector(inode, sector) => out.edit(*inode).save(*sector),
+                Loose::Length(inode) => out.edit(*inode).save_length(),
                 Loose::Name(place) => apply(&mut out.disk_names, &self.changes[*place]),
             }
         }
-        for inode in &mut out.inodes {
-            inode.dirty.clear();
-            inode.cache.clone_from(&inode.disk);
+        for i in 0..out.inodes.len() {
+            let inode = &out.inodes[i];
+            if !inode.dirty.is_empty() || inode.grown || inode.cache != inode.disk {
+                let inode = out.edit(i);
+                inode.dirty.clear();
+                inode.grown = false;
+                inode.cache.clone_from(&inode.disk);
+            }
         }
         out.names.clone_from(&out.disk_names);
         out.changes.clear();
@@ -83,11 +100,16 @@ impl World {
         out
     }
 
+    /// Whether a reader sees bytes that no sync will save: those of a failed one.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.inodes.iter().any(|inode| inode.dirty.is_empty() && !inode.grown && inode.cache != inode.disk)
+    }
+
     /// Forgets the contents of files that have no name.
     fn tidy(&mut self) {
         for (i, inode) in self.inodes.iter_mut().enumerate() {
             if !self.names.values().chain(self.disk_names.values()).any(|n| *n == i) {
-                *inode = Inode::default();
+                *inode = Arc::default();
             }
         }
     }
@@ -96,10 +118,10 @@ impl World {
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (name, inode) in &self.names {
-            (name, &self.inodes[*inode]).hash(&mut hasher);
+            (name, self.inodes[*inode].fingerprint()).hash(&mut hasher);
         }
         for (name, inode) in &self.disk_names {
-            (name, &self.inodes[*inode]).hash(&mut hasher);
+            (name, self.inodes[*inode].fingerprint()).hash(&mut hasher);
         }
         self.changes.hash(&mut hasher);
         hasher.finish()
@@ -108,12 +130,12 @@ impl World {
     /// The file `name` of the directory `dir`, as a reader sees it, to be changed behind everybody's back.
     pub(crate) fn bytes(&mut self, dir: &str, name: &str) -> Option<&mut Vec<u8>> {
         let inode = *self.names.get(&(dir.to_owned(), name.to_owned()))?;
-        self.inodes.get_mut(inode).map(|inode| &mut inode.cache)
+        Some(&mut self.edit(inode).cache)
     }
 
     /// Puts a durable file there.
     pub(crate) fn put(&mut self, dir: &str, name: &str, bytes: Vec<u8>) {
-        self.inodes.push(Inode { cache: bytes.clone(), disk: bytes, dirty: Vec::new() });
+        self.inodes.push(Arc::new(Inode { cache: bytes.clone(), disk: bytes, ..Inode::default() }));
         let key = (dir.to_owned(), name.to_owned());
         self.names.insert(key.clone(), self.inodes.len() - 1);
         self.disk_names.insert(key, self.inodes.len() - 1);
@@ -126,12 +148,10 @@ impl World {
         self.names.remove(&key).map(|inode| self.inodes[inode].cache.clone())
     }
 
-    /// Names of the files of `dir`.
     pub(crate) fn names(&self, dir: &str) -> Vec<String> {
         self.names.keys().filter(|(d, _)| d == dir).map(|(_, name)| name.clone()).collect()
     }
 
-    /// Bytes of all files of `dir`.
     pub(crate) fn used(&self, dir: &str) -> u64 {
         self.names
             .iter()
@@ -163,6 +183,21 @@ fn apply(names: &mut Names, change: &Change) {
 }
 
 impl Inode {
+    fn fingerprint(&self) -> u64 {
+        *self.hash.get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            (&self.cache, &self.dirty, self.grown).hash(&mut hasher);
+            if self.cache != self.disk {
+                self.disk.hash(&mut hasher);
+            }
+            hasher.finish()
+        })
+    }
+
+    fn save_length(&mut self) {
+        self.disk.resize(self.cache.len(), 0);
+    }
+
     fn save(&mut self, sector: usize) {
         let start = sector * SECTOR;
         let end = (start + SECTOR).min(self.cache.len());
@@ -179,6 +214,10 @@ impl Inode {
         let end = offset + bytes.len();
         if self.cache.len() < end {
             self.cache.resize(end, 0);
+            self.grown = true;
+        }
+        if bytes.iter().all(|b| *b == 0) && self.cache[offset..end].iter().all(|b| *b == 0) {
+            return;
         }
         self.cache[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR..=(end - 1) / SECTOR {
@@ -205,7 +244,6 @@ pub(crate) enum Fault {
     Names(u64),
 }
 
-/// How many steps of each kind there were.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Steps {
     pub(crate) syncs: u64,
@@ -259,7 +297,6 @@ impl Sim {
         self.lock_shared().steps
     }
 
-    /// The world as it is now.
     pub(crate) fn world(&self) -> World {
         self.lock_shared().world.clone()
     }
@@ -287,7 +324,7 @@ impl Sim {
             };
             let most = most.filter(|most| *most < bytes.len() || *most == 0);
             let part = &bytes[..most.unwrap_or(bytes.len())];
-            shared.world.inodes[inode].write(part, offset as usize);
+            shared.world.edit(inode).write(part, offset as usize);
             if most.is_some() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         })
     }
@@ -355,7 +392,7 @@ impl Disk for SimDisk {
             if world.names.contains_key(&self.key(name)) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            world.inodes.push(Inode::default());
+            world.inodes.push(Arc::default());
             inode = world.inodes.len() - 1;
             Ok(Change::Link { dir: self.dir.clone(), name: name.to_owned(), inode })
         })?;
@@ -445,7 +482,10 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         self.sim.sync(|world, fails| {
-            let inode = &mut world.inodes[self.inode];
+            let inode = world.edit(self.inode);
+            if std::mem::take(&mut inode.grown) && !fails {
+                inode.save_length();
+            }
             for sector in std::mem::take(&mut inode.dirty) {
                 if !fails {
                     inode.save(sector);

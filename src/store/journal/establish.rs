@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::format::{self, HEADER_BYTES, HEADER_COPY, Header};
+use super::format::{self, HEADER_COPY, Header};
 use crate::store::disk::{Disk, DiskFile};
 
 /// What a directory's leftovers are called; deleted at start.
@@ -73,7 +73,7 @@ pub(super) fn copy(
     bytes: u64,
     sync: bool,
 ) -> io::Result<Box<dyn DiskFile>> {
-    let file = disk.create(temporary, bytes.max(contents.len() as u64).max(HEADER_BYTES))?;
+    let file = disk.create(temporary, bytes.max(contents.len() as u64))?;
     file.write_at(contents, 0)?;
     if sync {
         file.sync()?;

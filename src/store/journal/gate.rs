@@ -57,6 +57,9 @@ pub(crate) struct Failure {
     pub(crate) stop: bool,
 }
 
+/// Makes a batch durable: gets the batch and how far the journal was durable when it was taken.
+type Perform<'a, P> = &'a mut dyn FnMut(&P, u64) -> Result<(), Failure>;
+
 /// How a call of [`Gate::commit`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turned {
@@ -125,11 +128,7 @@ impl<B: Book> Gate<B> {
 
     /// Commits up to `turns` batches with `perform`, which gets the batch and how far the journal was durable when it was taken, unless another
     /// thread leads. `perform` runs without the lock; so do the answers, in order of the appends.
-    pub(crate) fn commit(
-        &self,
-        turns: usize,
-        perform: &mut dyn FnMut(&B::Payload, u64) -> Result<(), Failure>,
-    ) -> Turned {
+    pub(crate) fn commit(&self, turns: usize, perform: Perform<'_, B::Payload>) -> Turned {
         let mut state = self.lock();
         if state.leading {
             return Turned::Idle;
@@ -160,7 +159,7 @@ impl<B: Book> Gate<B> {
         Turned::Finished
     }
 
-    fn turn(&self, job: Job<B::Payload>, perform: &mut dyn FnMut(&B::Payload, u64) -> Result<(), Failure>) {
+    fn turn(&self, job: Job<B::Payload>, perform: Perform<'_, B::Payload>) {
         #[cfg(test)]
         if self.seed == Some(GateSeed::PublishBeforeSync) {
             let (payload, durable) = (Arc::clone(&job.payload), job.durable);

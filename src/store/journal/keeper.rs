@@ -69,6 +69,10 @@ impl Journal {
     /// trimmed ones, writes a Mark when idle. Says after how long there may be more to do. Blocks for the disk; calls take turns.
     pub fn tick(&self, now: Instant) -> Duration {
         let mut keep = self.keep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        #[cfg(test)]
+        if self.seed == Some(Seed::UnlinkBeforeMark) {
+            self.remove(&mut keep, now);
+        }
         let mut wait = self.commit_due(&mut keep, now);
         wait = wait.min(self.heal(&mut keep, now));
         wait = wait.min(self.remove(&mut keep, now));

@@ -1,6 +1,6 @@
 //! An append-only journal with group commit: bytes only, no tasks.
 //!
-//! One directory of segments ([`format`]). Appends are copied into memory under a short lock and become durable together: the first
+//! One directory of segments ([`mod@format`]). Appends are copied into memory under a short lock and become durable together: the first
 //! thread that wants them durable ([`Journal::commit`]) writes and syncs for all, and goes on with what came meanwhile. Nobody waits for
 //! a lock that is held while the disk is waited for.
 //!
@@ -230,7 +230,11 @@ impl Journal {
             state.book.marked = true;
             placed
         };
-        placed.map_err(|(why, _)| why)?;
+        if let Err((why, _)) = placed {
+            // What was appended before can become durable without the Close.
+            self.commit_turns(usize::MAX);
+            return Err(why);
+        }
         loop {
             self.commit_turns(usize::MAX);
             if let Ok(result) = answer.recv_timeout(Duration::from_millis(20)) {

@@ -241,7 +241,10 @@ pub(super) fn recover(
     let (current, next_seq) = match (found.links.last().copied(), found.last.take()) {
         (Some(link), Some((bytes, scan))) => {
             let damaged = found.damaged.contains(&link.number);
-            let file = rewrite(disk, options, &link, &bytes, &scan, damaged)?;
+            if damaged && keep_original(disk, &link, &bytes)? {
+                found.kept_bytes += bytes.len() as u64;
+            }
+            let file = rewrite(disk, options, &link, &bytes, &scan)?;
             let size = link.header.map_or(bytes.len() as u64, |header| header.bytes);
             let before = Current { number: link.number, end: scan.end, bytes: size, file };
             if link.header.is_some() {
@@ -330,15 +333,11 @@ fn rewrite(
     link: &Link,
     bytes: &[u8],
     scan: &Scan,
-    damaged: bool,
 ) -> Result<Arc<dyn DiskFile>, OpenError> {
     let name = format::segment_name(link.number);
     let temporary = format!("tail{TEMPORARY}");
     if let Some(file) = trusted(disk, options, &name, scan).map_err(failed(disk, "open", &name))? {
         return Ok(file);
-    }
-    if damaged {
-        keep_original(disk, &name, &temporary, bytes).map_err(failed(disk, "copy", &name))?;
     }
     let mut contents = bytes[..(scan.end as usize).min(bytes.len())].to_vec();
     if let Some(header) = link.header {
@@ -366,15 +365,21 @@ fn rewrite(
     made.map_err(failed(disk, "write anew", &name))
 }
 
-/// Copies a damaged segment, whole, to a name under which nobody reads or removes it, once.
-fn keep_original(disk: &dyn Disk, name: &str, temporary: &str, bytes: &[u8]) -> io::Result<()> {
+/// Copies a damaged segment, whole, to a name under which nobody reads or removes it, once; whether it did.
+fn keep_original(disk: &dyn Disk, link: &Link, bytes: &[u8]) -> Result<bool, OpenError> {
+    let name = format::segment_name(link.number);
     let aside = format!("{name}.damaged");
-    if free_name(disk, &aside)? != aside {
-        return Ok(());
-    }
-    establish::copy(disk, temporary, bytes, bytes.len() as u64, true)?;
-    disk.rename(temporary, &aside)?;
-    disk.sync_dir()
+    let temporary = format!("damaged{TEMPORARY}");
+    let copied = (|| {
+        if free_name(disk, &aside)? != aside {
+            return Ok(false);
+        }
+        establish::copy(disk, &temporary, bytes, bytes.len() as u64, true)?;
+        disk.rename(&temporary, &aside)?;
+        disk.sync_dir()?;
+        Ok(true)
+    })();
+    copied.map_err(failed(disk, "copy", &name))
 }
 
 /// Faults for tests: whether the old end goes first, and whether the new one gets its name before its sync.

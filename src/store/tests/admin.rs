@@ -254,11 +254,11 @@ fn bad_settings_and_directories_are_refused_with_the_cure() {
 fn where_there_is_no_room_dead_letters_wait_or_the_oldest_go() {
     for keep in [DeadKeep::All, DeadKeep::Newest] {
         let (dir, clock) = (Dir::new("keep"), TestClock::at(1000));
-        let room = Settings { dead_bytes_max: 256 << 10, dead_keep: keep, ..settings(dir.path()) };
+        let room = Settings { dead_bytes_max: 512 << 10, dead_keep: keep, ..settings(dir.path()) };
         let (store, _) = open_settings(room, &clock);
         let mut killed = Vec::new();
         for n in 0..12 {
-            accept_one(&store, &vec![n; 20_000], &clock);
+            accept_one(&store, &vec![n; 28_000], &clock);
             killed.push(kill_next(&store, "refused"));
             settle(&store);
             clock.add(1);
@@ -267,7 +267,7 @@ fn where_there_is_no_room_dead_letters_wait_or_the_oldest_go() {
         let kept = there.len();
         assert!((2..12).contains(&kept), "{kept}");
         let bytes: u64 = store.inner.dead.segments().bytes;
-        assert!(bytes <= 256 << 10, "{bytes}");
+        assert!(bytes <= 512 << 10, "{bytes}");
         if keep == DeadKeep::Newest {
             assert_eq!(there, killed[12 - kept..]);
             assert_eq!(store.list(&Filter::default(), 99).matched, kept as u64);

@@ -331,7 +331,7 @@ fn a_week_long_outage_is_bounded_and_ends_in_order() {
         let used = sim.world().used("q") + sim.world().used("q/dead");
         assert!(used <= 14 * SEGMENT, "I7: {used} in minute {minute}");
     }
-    assert!(died > 20 && refused > 100 && accepted.len() > 100, "{died} {refused} {}", accepted.len());
+    assert!(died > 20 && refused > 100 && accepted.len() > 80, "{died} {refused} {}", accepted.len());
     assert!(w.store.inner.meters.carried.get() > 0);
     let mut delivered = Vec::new();
     while let Some(task) = w.store.take(S0) {

@@ -91,7 +91,7 @@ fn what_cannot_be_read_stays_named_and_stops_nothing() {
     let bad = [
         ("01.json", "", "empty"),
         ("02.json", "{\"id\":", "not a task file: line 1"),
-        ("03.json", "[]", "not a task file"),
+        ("03.json", "7", "not a task file"),
         ("04.json", &pending_json("x", "a", "").replace("\"attempts\":1", "\"attempts\":-1"), "attempts"),
         ("05.json", &pending_json("x", "a", r#","max_attempts":0"#), "limit"),
         ("06.json", &pending_json("x", "a", r#","max_attempts":null"#), "limit"),

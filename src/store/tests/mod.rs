@@ -6,3 +6,4 @@ mod admin;
 mod crash;
 mod faults;
 mod flow;
+mod threads;

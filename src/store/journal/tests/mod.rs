@@ -1,7 +1,11 @@
 //! Tests of the journal.
+#![allow(clippy::print_stdout, reason = "what was tried is shown with --nocapture")]
 
 mod crash;
+mod damage;
+mod format;
 mod model;
+mod work;
 
 use std::sync::Arc;
 
