@@ -70,13 +70,15 @@ impl Inner {
 
     /// The next ones for which there is room; the others are parked. Where the newest are kept, the oldest make room.
     fn next_to_bury(self: &Arc<Self>) -> Vec<u128> {
+        // One append goes into one segment.
+        let most = BATCH_BYTES.min(self.disk(Log::Dead).capacity / 2);
         let mut state = self.state.lock();
         let mut chosen = Vec::new();
         let mut bytes = 0;
         for id in state.tasks.take_dying(BATCH) {
             let len = state.tasks.get(id).map_or(0, |e| u64::from(e.at.len));
             let len = state.dead.usage.taken(len + HISTORY_BYTES_MAX as u64);
-            if bytes > 0 && bytes + len > BATCH_BYTES {
+            if bytes > 0 && bytes + len > most {
                 state.tasks.make_dying(id);
                 continue;
             }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::accept::HISTORY_BYTES_MAX;
 use super::body::{self, Body};
 use super::inner::{Inner, Log, Outcome};
 use super::journal::{Class, Position};
 use super::tasks::Entry;
-use super::usage::Carry;
+use super::usage::{Carry, FRAME_BYTES};
 
 /// Bytes of records that are moved with one sync.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: u64 = 1 << 20;
 /// Segments that are emptied in one look; then the rest of the work gets its turn.
 const TURNS: u64 = 64;
 /// Slots that are looked at while the state is locked.
@@ -52,16 +53,19 @@ impl Inner {
 
     /// Empties a segment. True: something has been moved.
     fn carry(self: &Arc<Self>, log: Log, victim: u64) -> bool {
+        // One append goes into one segment, and each copy has its history with it.
+        let most = BATCH_BYTES.min(self.disk(log).capacity / 2);
         let mut moved = false;
         let mut batch = Vec::new();
         let mut bytes = 0;
         for one in self.live_in(log, victim) {
-            bytes += one.at().len as usize;
-            batch.push(one);
-            if bytes >= BATCH_BYTES {
+            let len = u64::from(one.at().len) + HISTORY_BYTES_MAX as u64 + FRAME_BYTES;
+            if bytes > 0 && bytes + len > most {
                 moved |= self.carry_batch(log, std::mem::take(&mut batch));
                 bytes = 0;
             }
+            bytes += len;
+            batch.push(one);
         }
         moved | self.carry_batch(log, batch)
     }

@@ -15,7 +15,9 @@ fn workers_on_many_threads_deliver_each_task_once() {
     let store = Store::open(settings(dir.path()), &sinks(), &registry).expect("opened").store;
     let clock = TestClock::at(1_700_000_000);
     let (tell, woken) = crossbeam_channel::bounded(10_000);
-    store.on_pending(Box::new(move |sink| drop(tell.try_send(sink))));
+    store.on_pending(Box::new(move |sink| {
+        let _ = tell.try_send(sink);
+    }));
     store.on_pending(Box::new(|_| {}));
     let (sent, delivered) = crossbeam_channel::bounded(10_000);
     std::thread::scope(|scope| {
@@ -23,7 +25,8 @@ fn workers_on_many_threads_deliver_each_task_once() {
             let (acceptor, clock) = (Arc::clone(&store), clock.clone());
             scope.spawn(move || {
                 for n in 0..100_u8 {
-                    accept(&acceptor, &[(S0, task("a", &[n; 200], &clock))]).unwrap_or_else(|e| panic!("{e}"));
+                    accept(&acceptor, &[(S0, task("a", &[n; 200], &clock))])
+                        .unwrap_or_else(|e| panic!("{e}"));
                 }
             });
             let (store, sent, woken) = (Arc::clone(&store), sent.clone(), woken.clone());
