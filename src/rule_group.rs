@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Checks, Loaded, Overrides, Problems};
 use crate::log_file::LogFile;
 use crate::metrics::Counter;
 use crate::record::{Decoder, FieldPlan, Record};
@@ -103,28 +103,79 @@ pub struct Compiled {
     pub rules: Vec<Vec<Rule>>,
 }
 
-/// Compiles every rule of the configuration.
+/// A configuration that was read and checked, with its rules: compiling them is how they are checked.
+#[derive(Debug)]
+pub struct Checked {
+    /// The settings, and where they came from.
+    pub loaded: Loaded,
+    /// The rules of its groups.
+    pub compiled: Compiled,
+}
+
+/// Reads a configuration and checks all of it, as [`config::load_checked`] does. `template` tries a message template.
 ///
 /// # Errors
-/// Every rule that does not compile, with file, line, group, number and the place in the rule.
-pub fn compile(loaded: &Loaded) -> Result<Compiled, Problems> {
-    let plan = RefCell::new(FieldPlan::new());
-    let compiled = RefCell::new(Vec::new());
+/// Everything that is wrong, in the order of the file; a rule that does not compile with its group, number and place.
+pub fn load(
+    overrides: &Overrides,
+    template: &dyn Fn(&str) -> Result<(), String>,
+) -> Result<Checked, Problems> {
     let limits = Limits::default();
-    let problems = config::check_rules(loaded, &|text| {
-        let rule = Rule::compile(text, &mut plan.borrow_mut(), &limits).map_err(|e| e.render(text))?;
-        compiled.borrow_mut().push(rule);
+    let compiled = RefCell::new((FieldPlan::new(), Vec::new()));
+    let compile = |text: &str| {
+        let (plan, rules) = &mut *compiled.borrow_mut();
+        rules.push(Rule::compile(text, plan, &limits).map_err(|error| error.render(text))?);
         Ok(())
-    });
-    if !problems.is_empty() {
-        return Err(problems);
+    };
+    let loaded = config::load_checked(overrides, Checks { rule: &compile, template })?;
+    let (plan, rules) = compiled.into_inner();
+    // Without a problem every rule of every group was tried once, in the order of the file.
+    let mut rules = rules.into_iter();
+    let of_group = |group: &config::RuleGroup| rules.by_ref().take(group.rules.len()).collect();
+    let rules = loaded.config.rule_groups.iter().map(of_group).collect();
+    Ok(Checked { loaded, compiled: Compiled { decoder: plan.build(), rules } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(name: &str, text: &str) -> Result<Checked, Problems> {
+        let path = std::env::temp_dir().join(format!("vaf-rule-group-{name}-{}.yaml", std::process::id()));
+        std::fs::write(&path, text).expect("a temporary file");
+        let overrides = Overrides { config_path: Some(path.clone()), ..Overrides::default() };
+        let checked = load(&overrides, &|_| Ok(()));
+        let _ = std::fs::remove_file(&path);
+        checked
     }
-    let mut all = compiled.into_inner().into_iter();
-    let rules = loaded
-        .config
-        .rule_groups
-        .iter()
-        .map(|group| all.by_ref().take(group.rules.len()).collect())
-        .collect();
-    Ok(Compiled { decoder: plan.into_inner().build(), rules })
+
+    #[test]
+    fn every_group_gets_the_rules_that_stand_in_it() {
+        let text = "
+rule_groups:
+  - { name: a, rules: ['true', 'Type == \"x\"'], log_file: { file_path: a } }
+  - { name: none, log_file: { file_path: b } }
+  - { name: b, rules: ['Type == \"x\"', 'Request.Path == \"y\"', 'true'], log_file: { file_path: c } }
+";
+        let checked = load_text("right", text).expect("right");
+        let groups = &checked.loaded.config.rule_groups;
+        assert_eq!(groups.len(), checked.compiled.rules.len());
+        for (group, rules) in groups.iter().zip(&checked.compiled.rules) {
+            let texts: Vec<&str> = group.rules.iter().map(|rule| rule.text.as_str()).collect();
+            let sources: Vec<&str> = rules.iter().map(Rule::source).collect();
+            assert_eq!(texts, sources, "{}", group.name);
+        }
+        assert_eq!(checked.compiled.rules.iter().map(Vec::len).sum::<usize>(), 5);
+    }
+
+    #[test]
+    fn rules_that_do_not_compile_are_told_with_everything_else() {
+        let text = "colour: red\nrule_groups:\n  - { name: a, rules: ['true', Typ, '1 +'], log_file: { file_path: a } }\n";
+        let problems = load_text("wrong", text).expect_err("three problems");
+        let shown = problems.to_string();
+        assert_eq!(problems.len(), 3, "{shown}");
+        for part in ["colour", "group \"a\", rule 2: 1:1: ", "group \"a\", rule 3: "] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::log_file::{LogFile, LogFiles, LogKeeper, Quarantine};
 use crate::metrics::{self, Registry};
 use crate::pipeline::Pipeline;
 use crate::record::Decoder;
-use crate::rule_group::{self, GroupRule, RuleGroup};
+use crate::rule_group::{Checked, Compiled, GroupRule, RuleGroup};
 use crate::rules::Rule;
 use crate::service::{Gateway, ReadyCheck};
 use crate::side_effect::SideEffects;
@@ -58,10 +58,11 @@ impl std::error::Error for ServeError {}
 ///
 /// # Errors
 /// See [`ServeError`]; after an error nothing of the server is left running.
-pub fn run(loaded: &Loaded) -> Result<(), ServeError> {
+pub fn run(checked: Checked) -> Result<(), ServeError> {
     let signals = Signals::install()
         .map_err(|e| ServeError::Runtime(format!("cannot install signal handlers: {e}")))?;
-    let server = Server::start(loaded)?;
+    let Checked { loaded, compiled } = checked;
+    let server = Server::start(&loaded, compiled)?;
     server.announce(&loaded.config);
     server.supervise(&signals);
     server.stop(loaded.config.drain_timeout);
@@ -84,9 +85,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(loaded: &Loaded) -> Result<Server, ServeError> {
+    fn start(loaded: &Loaded, compiled: Compiled) -> Result<Server, ServeError> {
         let config = &loaded.config;
-        let compiled = rule_group::compile(loaded).map_err(ServeError::Config)?;
         let sinks =
             sink::build(&config.rule_groups, &http_client()?).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());

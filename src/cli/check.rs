@@ -1,7 +1,7 @@
 //! `check`: what is wrong with the configuration, all of it.
 
 use super::{FAILED, Io, OK, say_problems, say_warnings};
-use crate::config::{self, Overrides};
+use crate::config::Overrides;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -16,8 +16,8 @@ Exit code: 0 when the server would start with it, 1 when not.";
 
 /// Loads everything as `serve` would and tells what is wrong.
 pub(super) fn run(overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let loaded = match config::load_checked(overrides, super::checks()) {
-        Ok(loaded) => loaded,
+    let loaded = match super::load(overrides) {
+        Ok(checked) => checked.loaded,
         Err(problems) => {
             say_problems(&problems, io);
             return FAILED;

@@ -21,10 +21,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 
-use crate::config::{Checks, Environment, Overrides, Problem, Problems};
+use crate::config::{Environment, Overrides, Problem, Problems};
 use crate::diagnostics::{self, Format};
-use crate::record::FieldPlan;
-use crate::rules::{Limits, Rule};
+use crate::rule_group::{self, Checked};
 use crate::sink::text::{Template, TemplateError};
 pub use io::Io;
 pub(crate) use matching::judge;
@@ -254,9 +253,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
     }
 }
 
-/// The compilers of rules and templates, for whoever loads a configuration whole.
-fn checks() -> Checks<'static> {
-    Checks { rule: &check_rule, template: &check_template }
+/// Reads and checks a configuration whole, rules and templates too.
+fn load(overrides: &Overrides) -> Result<Checked, Problems> {
+    rule_group::load(overrides, &check_template)
 }
 
 fn check_template(text: &str) -> Result<(), String> {
@@ -264,11 +263,6 @@ fn check_template(text: &str) -> Result<(), String> {
     Template::compile(text)
         .map(drop)
         .map_err(|errors| errors.iter().map(places).collect::<Vec<_>>().join("; "))
-}
-
-fn check_rule(text: &str) -> Result<(), String> {
-    let compiled = Rule::compile(text, &mut FieldPlan::new(), &Limits::default());
-    compiled.map(drop).map_err(|error| error.render(text))
 }
 
 /// Prints what is wrong with a configuration, one problem after the other, and how many there are.

@@ -1,7 +1,7 @@
 //! `serve`: check the configuration, then run the server.
 
 use super::{FAILED, Io, OK, WRONG, say_problems};
-use crate::config::{self, Overrides};
+use crate::config::Overrides;
 use crate::server::{self, ServeError};
 
 pub(super) const EXAMPLES: &str = "\
@@ -16,18 +16,18 @@ Exit code: 0 after a stop, 1 when something outside failed, 2 when the configura
 
 /// Runs the server until it is told to stop. With a wrong configuration nothing is bound, opened or written.
 pub(super) fn run(overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let loaded = match config::load_checked(overrides, super::checks()) {
-        Ok(loaded) => loaded,
+    let checked = match super::load(overrides) {
+        Ok(checked) => checked,
         Err(problems) => {
             say_problems(&problems, io);
             return WRONG;
         }
     };
-    log::info!("{}", loaded.source());
-    for warning in &loaded.warnings {
+    log::info!("{}", checked.loaded.source());
+    for warning in &checked.loaded.warnings {
         log::warn!("{warning}");
     }
-    match server::run(&loaded) {
+    match server::run(checked) {
         Ok(()) => OK,
         Err(ServeError::Config(problems)) => {
             say_problems(&problems, io);

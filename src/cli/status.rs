@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::matching::output::printable;
-use super::{FAILED, Io, OK, WRONG, checks, say_problems};
-use crate::config::{self, Overrides};
+use super::{FAILED, Io, OK, WRONG, say_problems};
+use crate::config::Overrides;
 use crate::control::status::Status;
 use crate::control::{Client, ClientError};
 
@@ -46,7 +46,7 @@ const HOME: &str = "\x1b[H\x1b[J";
 
 /// Prints the status, once or again and again.
 pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let loaded = match config::load_checked(overrides, checks()) {
+    let loaded = match super::load(overrides).map(|checked| checked.loaded) {
         Ok(loaded) => loaded,
         Err(problems) => {
             say_problems(&problems, io);

@@ -50,13 +50,6 @@ impl Loaded {
             None => format!("no configuration file ($HOME/{HOME_FILE}, {SYSTEM_FILE}): built-in defaults"),
         }
     }
-
-    /// The file's name for messages.
-    fn file(&self) -> String {
-        self.path
-            .as_ref()
-            .map_or_else(|| "defaults".to_owned(), |path| printable(&path.display().to_string()))
-    }
 }
 
 /// Compilers of the texts that the configuration only carries. Each returns its error as text of one or more lines (with a
@@ -220,17 +213,6 @@ fn children(path: &str) -> Vec<&'static str> {
         names.extend(LISTS);
     }
     names
-}
-
-/// Tries the rules of a configuration that was loaded without [`Checks`]; each error comes with file, line, group and number.
-pub fn check_rules(loaded: &Loaded, compile: &dyn Fn(&str) -> Result<(), String>) -> Problems {
-    let mut report = Report { file: loaded.file(), ..Report::default() };
-    for (g, group) in loaded.config.rule_groups.iter().enumerate() {
-        for (r, rule) in group.rules.iter().enumerate() {
-            check_rule(&group.name, &format!("rule_groups[{g}].rules[{r}]"), r, rule, compile, &mut report);
-        }
-    }
-    Problems(report.problems)
 }
 
 /// Tries one rule; `number` counts from 0.

@@ -110,13 +110,9 @@ impl Api {
             }
         };
         worker.eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
-        let fallback = pipeline.fallback().map(|group| &*group.name);
-        let verdict = judge::judge_groups(pipeline.groups(), fallback, &record, true, &mut worker.eval);
-        Answer::json(&serde_json::json!({
-            "matched": verdict.matched,
-            "groups": verdict.groups,
-            "rules": verdict.findings.iter().map(judge::finding_json).collect::<Vec<_>>(),
-        }))
+        let name = pipeline.fallback().map(|group| &group.name);
+        let fallback = pipeline.groups().iter().position(|group| Some(&group.name) == name);
+        Answer::json(&judge::explain_groups(pipeline.groups(), fallback, &record, &mut worker.eval))
     }
 
     /// Takes records as the HTTP listener does, and answers when that one would.

@@ -216,6 +216,32 @@ impl<'s> Record<'s> {
             Found::Json(start, end) => Slot::Json(cut(self.frame, start, end).as_bytes()),
         }
     }
+
+    /// How much text a slot holds, in bytes; 0 for what is no string, number, object or array.
+    pub(crate) fn text_bytes(&self, slot: SlotId) -> usize {
+        match self.found.get(slot.0 as usize) {
+            Some(
+                Found::Str(start, end)
+                | Found::Escaped(start, end)
+                | Found::Unescaped(start, end)
+                | Found::Number(start, end)
+                | Found::Json(start, end),
+            ) => end - start,
+            _ => 0,
+        }
+    }
+
+    /// The bytes of a string field; nothing where it is absent or null, `None` where it holds something else.
+    #[inline(always)]
+    pub(crate) fn text_of(&self, slot: SlotId) -> Option<&'s [u8]> {
+        let (text, start, end) = match self.found.get(slot.0 as usize) {
+            Some(Found::Str(start, end) | Found::Escaped(start, end)) => (self.frame, *start, *end),
+            Some(Found::Unescaped(start, end)) => (self.arena, *start, *end),
+            None | Some(Found::Absent | Found::Unreached | Found::Null) => return Some(b""),
+            Some(Found::Misplaced | Found::Bool(_) | Found::Number(..) | Found::Json(..)) => return None,
+        };
+        Some(text.as_bytes().get(start..end).unwrap_or_default())
+    }
 }
 
 /// Offsets come from the scanner and lie at character boundaries.

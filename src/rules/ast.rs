@@ -199,10 +199,10 @@ impl Node {
     }
 }
 
-impl Kind {
-    /// Calls `visit` for each child, left to right.
-    pub(crate) fn each<'n>(&'n self, visit: &mut dyn FnMut(&'n Node)) {
-        match self {
+/// The two ways to visit the children of a node, left to right, out of one list of what they are.
+macro_rules! visit_children {
+    ($kind:expr, $visit:expr, $iter:ident) => {
+        match $kind {
             Kind::Nil
             | Kind::Bool(_)
             | Kind::Int(_)
@@ -213,88 +213,51 @@ impl Kind {
             | Kind::Set(_)
             | Kind::Ident(_)
             | Kind::Pointer(_) => {}
-            Kind::Unary(_, node) | Kind::Chain(node) => visit(node),
+            Kind::Unary(_, node) | Kind::Chain(node) => $visit(node),
             Kind::Binary(_, left, right) => {
-                visit(left);
-                visit(right);
+                $visit(left);
+                $visit(right);
             }
             Kind::Logic(_, nodes) | Kind::Sequence(nodes) | Kind::Array(nodes) => {
-                nodes.iter().for_each(visit)
+                nodes.$iter().for_each($visit)
             }
             Kind::Member { base, property, .. } => {
-                visit(base);
-                visit(property);
+                $visit(base);
+                $visit(property);
             }
             Kind::Slice { base, from, to } => {
-                visit(base);
-                from.iter().chain(to).for_each(|node| visit(node));
+                $visit(base);
+                from.$iter().chain(to.$iter()).for_each(|node| $visit(node));
             }
             Kind::Call { callee, args } => {
-                visit(callee);
-                args.iter().for_each(visit);
+                $visit(callee);
+                args.$iter().for_each($visit);
             }
             Kind::Builtin(call) => {
-                call.args.iter().for_each(&mut *visit);
-                call.map.iter().for_each(|node| visit(node));
+                call.args.$iter().for_each(&mut *$visit);
+                call.map.$iter().for_each(|node| $visit(node));
             }
             Kind::Let { value, body, .. } => {
-                visit(value);
-                visit(body);
+                $visit(value);
+                $visit(body);
             }
-            Kind::Conditional(nodes) => nodes.iter().for_each(visit),
-            Kind::Map(pairs) => pairs.iter().for_each(|(key, value)| {
-                visit(key);
-                visit(value);
+            Kind::Conditional(nodes) => nodes.$iter().for_each($visit),
+            Kind::Map(pairs) => pairs.$iter().for_each(|(key, value)| {
+                $visit(key);
+                $visit(value);
             }),
         }
+    };
+}
+
+impl Kind {
+    /// Calls `visit` for each child, left to right.
+    pub(crate) fn each<'n>(&'n self, visit: &mut dyn FnMut(&'n Node)) {
+        visit_children!(self, visit, iter);
     }
 
     /// Calls `visit` for each child, left to right.
     pub(crate) fn each_mut(&mut self, visit: &mut dyn FnMut(&mut Node)) {
-        match self {
-            Kind::Nil
-            | Kind::Bool(_)
-            | Kind::Int(_)
-            | Kind::Float(_)
-            | Kind::Str(_)
-            | Kind::Bytes(_)
-            | Kind::Constants(_)
-            | Kind::Set(_)
-            | Kind::Ident(_)
-            | Kind::Pointer(_) => {}
-            Kind::Unary(_, node) | Kind::Chain(node) => visit(node),
-            Kind::Binary(_, left, right) => {
-                visit(left);
-                visit(right);
-            }
-            Kind::Logic(_, nodes) | Kind::Sequence(nodes) | Kind::Array(nodes) => {
-                nodes.iter_mut().for_each(visit)
-            }
-            Kind::Member { base, property, .. } => {
-                visit(base);
-                visit(property);
-            }
-            Kind::Slice { base, from, to } => {
-                visit(base);
-                from.iter_mut().chain(to).for_each(|node| visit(node));
-            }
-            Kind::Call { callee, args } => {
-                visit(callee);
-                args.iter_mut().for_each(visit);
-            }
-            Kind::Builtin(call) => {
-                call.args.iter_mut().for_each(&mut *visit);
-                call.map.iter_mut().for_each(|node| visit(node));
-            }
-            Kind::Let { value, body, .. } => {
-                visit(value);
-                visit(body);
-            }
-            Kind::Conditional(nodes) => nodes.iter_mut().for_each(visit),
-            Kind::Map(pairs) => pairs.iter_mut().for_each(|(key, value)| {
-                visit(key);
-                visit(value);
-            }),
-        }
+        visit_children!(self, visit, iter_mut);
     }
 }

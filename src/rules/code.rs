@@ -1,6 +1,8 @@
 //! The compiled form: a tree of conditions over typed fields, with general expressions where a rule needs them.
 //! It is immutable and shared; evaluating it neither hashes nor allocates for the usual operators.
 
+use std::sync::Arc;
+
 use memchr::memmem::Finder;
 
 use super::ast::{BinaryOp, Literal, LogicOp, Span, UnaryOp};
@@ -65,18 +67,18 @@ pub(crate) enum CondKind {
 }
 
 /// A test of a string against something known when the rule is compiled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum StrTest {
     Eq(Box<[u8]>),
     In(StrSet),
     Prefix(Box<[u8]>),
     Suffix(Box<[u8]>),
-    Contains(Box<Finder<'static>>),
-    Matches(Box<GoRegex>),
+    Contains(Arc<Finder<'static>>),
+    Matches(Arc<GoRegex>),
 }
 
 /// Sorted by length, then bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct StrSet(pub(crate) Box<[Box<[u8]>]>);
 
 impl StrSet {
@@ -91,6 +93,16 @@ impl StrSet {
             return self.0.iter().any(|value| **value == *text);
         }
         self.0.binary_search_by(|value| (value.len(), &**value).cmp(&(text.len(), text))).is_ok()
+    }
+}
+
+impl StrTest {
+    /// The work of [`StrTest::hits`] on a text of so many bytes, in steps.
+    pub(crate) fn steps(&self, bytes: usize) -> usize {
+        match self {
+            StrTest::Matches(regex) => regex.steps(bytes),
+            _ => bytes / 64,
+        }
     }
 }
 

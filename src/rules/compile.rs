@@ -1,6 +1,8 @@
 //! Lowering: the checked and folded tree to the compiled form. Fields of the record become slots, so that a path costs
 //! nothing when the rule runs.
 
+use std::sync::Arc;
+
 use memchr::memmem::Finder;
 
 use super::Limits;
@@ -368,7 +370,7 @@ impl Lowering<'_, '_> {
         match (op, &right.kind) {
             (BinaryOp::Matches, Kind::Str(pattern)) => {
                 let regex = constant_regex(pattern, right.span, self.limits)?;
-                return self.str_test(left, StrTest::Matches(Box::new(regex)));
+                return self.str_test(left, StrTest::Matches(Arc::new(regex)));
             }
             (BinaryOp::Contains | BinaryOp::StartsWith | BinaryOp::EndsWith, Kind::Str(text)) => {
                 return self.str_test(left, str_test(op, text));
@@ -479,6 +481,6 @@ fn str_test(op: BinaryOp, text: &[u8]) -> StrTest {
     match op {
         BinaryOp::StartsWith => StrTest::Prefix(text.into()),
         BinaryOp::EndsWith => StrTest::Suffix(text.into()),
-        _ => StrTest::Contains(Box::new(Finder::new(text).into_owned())),
+        _ => StrTest::Contains(Arc::new(Finder::new(text).into_owned())),
     }
 }

@@ -8,6 +8,7 @@ use bumpalo::Bump;
 use super::ast::{BinaryOp, Literal, LogicOp, UnaryOp};
 use super::code::{Compare, Cond, CondKind, Equality, Ex, ExKind, StrTest};
 use super::error::EvalErrorKind;
+use super::go_regex::{GoRegex, RegexLimits};
 use super::plain;
 use super::types::{MapTy, Slice};
 use super::value::{Array, Evaluated, Fault, Items, Map, Value, fault, fault_of};
@@ -21,7 +22,7 @@ pub(crate) struct Vm<'a> {
     pub(crate) now: Option<jiff::Timestamp>,
     pub(crate) limits: RunLimits,
     variables: &'a [Cell<Value<'a>>],
-    steps: Cell<usize>,
+    steps: &'a Cell<usize>,
     elements: Cell<usize>,
     bytes: Cell<usize>,
     depth: Cell<usize>,
@@ -44,6 +45,20 @@ impl Scope<'_> {
 
 /// How deep values may be nested when they are compared, written or read: recursion over values follows it.
 pub(crate) const VALUE_DEPTH_MAX: usize = 200;
+
+/// What compiling a pattern costs when it is known only at run time, in steps.
+const COMPILE_STEPS: usize = 5_000;
+const COMPILE_STEPS_PER_BYTE: usize = 200;
+
+/// Such a pattern is used once: no automaton is built in advance.
+const DYNAMIC_REGEX: RegexLimits = RegexLimits {
+    pattern_bytes_max: 64 * 1024,
+    program_bytes_max: 256 * 1024,
+    dfa_bytes_max: 0,
+    cache_bytes_max: 512 * 1024,
+    depth_max: 1000,
+    operator_depth_max: 250,
+};
 
 /// Gives the level back when it goes out of scope.
 pub(crate) struct Deeper<'v>(&'v Cell<usize>);
@@ -72,7 +87,7 @@ impl<'a> Vm<'a> {
             } else {
                 bump.alloc_slice_fill_with(variables, |_| Cell::new(Value::Nil))
             },
-            steps: Cell::new(0),
+            steps: &scratch.steps,
             elements: Cell::new(0),
             bytes: Cell::new(0),
             depth: Cell::new(0),
@@ -80,13 +95,13 @@ impl<'a> Vm<'a> {
         }
     }
 
-    /// Counts work; about one step for each operation, element or 64 bytes.
+    /// Counts work before it is done; about one step for each operation or element, for 64 bytes read or 16 written.
     pub(crate) fn step(&self, steps: usize) -> Result<(), Fault> {
         let used = self.steps.get().saturating_add(steps);
-        self.steps.set(used);
         if used > self.limits.steps_max {
             return Err(fault_of(EvalErrorKind::Limit, "the rule takes too many steps"));
         }
+        self.steps.set(used);
         Ok(())
     }
 
@@ -107,7 +122,7 @@ impl<'a> Vm<'a> {
         if used > self.limits.memory_bytes_max {
             return Err(fault_of(EvalErrorKind::Limit, "the rule uses too much memory"));
         }
-        self.step(bytes / 64)
+        self.step(bytes / 16)
     }
 
     pub(crate) fn deeper(&self) -> Result<Deeper<'_>, Fault> {
@@ -175,7 +190,12 @@ impl<'a> Vm<'a> {
                 Ok(false)
             }
             CondKind::Not(cond) => Ok(!self.test(cond, scope)?),
-            CondKind::Str(..) | CondKind::Bool(_) | CondKind::Int(..) | CondKind::List(..) => {
+            CondKind::Str(field, test) | CondKind::List(field, _, test) => {
+                self.step(1 + test.steps(self.record.text_bytes(field.slot)))?;
+                plain::leaf(cond, &self.record)
+            }
+            CondKind::Bool(_) | CondKind::Int(..) => {
+                self.step(1)?;
                 plain::leaf(cond, &self.record)
             }
             CondKind::Text(..) | CondKind::Compare(_) | CondKind::Loop(_) | CondKind::Value(_) => {
@@ -198,7 +218,7 @@ impl<'a> Vm<'a> {
     fn test_text(&self, value: Value<'a>, test: &StrTest) -> Result<bool, Fault> {
         match (value, test) {
             (Value::Str(text), test) => {
-                self.step(text.len() / 64)?;
+                self.step(test.steps(text.len()))?;
                 Ok(test.hits(text))
             }
             (Value::Array(Array { items: Items::Bytes(bytes), .. }), StrTest::Matches(_)) => {
@@ -259,12 +279,13 @@ impl<'a> Vm<'a> {
                     return Err(fault_of(EvalErrorKind::Limit, "the pattern is too long"));
                 }
                 // Compiling is dear: the budget pays for it.
-                self.step(2_000 + right.len() * 100)?;
-                let regex = super::go_regex::GoRegex::new(&String::from_utf8_lossy(right));
+                self.step(COMPILE_STEPS + right.len() * COMPILE_STEPS_PER_BYTE)?;
+                let regex = GoRegex::with_limits(&String::from_utf8_lossy(right), &DYNAMIC_REGEX);
                 let regex = regex.map_err(|error| {
                     fault(format!("bad regular expression: {}: `{}`", error.message, error.fragment))
                 })?;
-                StrTest::Matches(Box::new(regex)).hits(left)
+                self.step(regex.steps(left.len()))?;
+                regex_hits(&regex, left)
             }
         })
     }
@@ -433,10 +454,14 @@ impl StrTest {
             StrTest::Prefix(value) => text.starts_with(value),
             StrTest::Suffix(value) => text.ends_with(value),
             StrTest::Contains(finder) => finder.find(text).is_some(),
-            StrTest::Matches(regex) => match std::str::from_utf8(text) {
-                Ok(text) => regex.is_match(text),
-                Err(_) => regex.is_match(&super::builtins::strings::replaced(text)),
-            },
+            StrTest::Matches(regex) => regex_hits(regex, text),
         }
+    }
+}
+
+fn regex_hits(regex: &GoRegex, text: &[u8]) -> bool {
+    match std::str::from_utf8(text) {
+        Ok(text) => regex.is_match(text),
+        Err(_) => regex.is_match(&super::builtins::strings::replaced(text)),
     }
 }

@@ -28,6 +28,7 @@ mod builtins;
 mod check;
 mod check_builtins;
 mod check_messages;
+mod check_operators;
 mod code;
 mod compile;
 mod env;
@@ -48,12 +49,15 @@ mod ops;
 mod parser;
 mod parser_values;
 mod plain;
+mod program;
 mod read;
 mod rewrite;
 #[cfg(test)]
 mod tests;
 mod types;
 mod value;
+
+use std::cell::Cell;
 
 use bumpalo::Bump;
 
@@ -64,6 +68,7 @@ pub use error::{EvalError, EvalErrorKind, RuleError};
 use eval::{Scope, Vm};
 pub use explain::{Explanation, Outcome};
 pub use index::{Candidates, IndexScratch, RULES_MIN, RuleIndex};
+use program::Program;
 pub use types::StructDef;
 use value::{Fault, Value};
 
@@ -78,7 +83,7 @@ pub struct Limits {
     pub depth_max: usize,
     /// Bytes of a regular expression.
     pub regex_bytes_max: usize,
-    /// Steps of one evaluation: about one for each operation, element, or 64 bytes of text.
+    /// Steps of one evaluation: about one for each operation or element, for 64 bytes of text read, or 16 written.
     pub steps_max: usize,
     /// Elements of arrays that one evaluation makes, as the Go library's memory budget counts them.
     pub memory_elements_max: usize,
@@ -93,9 +98,9 @@ impl Default for Limits {
             nodes_max: 10_000,
             depth_max: 100,
             regex_bytes_max: 10_000,
-            steps_max: 10_000_000,
+            steps_max: 100_000,
             memory_elements_max: 1_000_000,
-            memory_bytes_max: 64 * 1024 * 1024,
+            memory_bytes_max: 16 * 1024 * 1024,
         }
     }
 }
@@ -124,6 +129,8 @@ impl From<&Limits> for RunLimits {
 #[derive(Debug, Default)]
 pub struct EvalScratch {
     bump: Bump,
+    /// Steps of the last evaluation.
+    steps: Cell<usize>,
     now: Option<jiff::Timestamp>,
 }
 
@@ -136,7 +143,19 @@ impl EvalScratch {
         self.now = Some(now);
     }
 
+    /// Steps that the last evaluation took, as [`Limits::steps_max`] counts them. Where fields and constants decide, each looked at
+    /// once, nothing is counted, and this is the figure of the evaluation before.
+    pub fn steps_used(&self) -> usize {
+        self.steps.get()
+    }
+
+    /// Bytes of memory held for values: after an evaluation, all that it used.
+    pub fn bytes_held(&self) -> usize {
+        self.bump.allocated_bytes()
+    }
+
     fn reset(&mut self) {
+        self.steps.set(0);
         if self.bump.allocated_bytes() > ARENA_BYTES_KEPT {
             self.bump = Bump::new();
         } else {
@@ -244,8 +263,8 @@ impl Expr {
 #[derive(Debug)]
 pub struct Rule {
     expr: Expr,
-    /// Fields and constants decide alone: no arena, no variables.
-    plain: bool,
+    /// Decides most records; `None` for a rule that it could decide on none.
+    program: Option<Program>,
 }
 
 impl Rule {
@@ -269,8 +288,11 @@ impl Rule {
         limits: &Limits,
     ) -> Result<Rule, RuleError> {
         let expr = Expr::compile_in(source, env, plan, limits)?;
-        let plain = matches!(&expr.code.kind, ExKind::Cond(cond) if cond.is_plain());
-        Ok(Rule { expr, plain })
+        let program = match &expr.code.kind {
+            ExKind::Cond(cond) => Program::new(cond),
+            _ => None,
+        };
+        Ok(Rule { expr, program })
     }
 
     /// The text that was compiled.
@@ -282,10 +304,16 @@ impl Rule {
     ///
     /// # Errors
     /// A failure at run time: no match.
+    #[inline]
     pub fn matches(&self, record: &Record<'_>, scratch: &mut EvalScratch) -> Result<bool, EvalError> {
-        if let (true, ExKind::Cond(cond)) = (self.plain, &self.expr.code.kind) {
-            return plain::test(cond, record).map_err(|fault| *fault);
+        match self.program.as_ref().and_then(|program| program.run(record)) {
+            Some(matched) => Ok(matched),
+            None => self.matches_as_written(record, scratch),
         }
+    }
+
+    /// [`Rule::matches`] part by part in the order in which the rule was written.
+    fn matches_as_written(&self, record: &Record<'_>, scratch: &mut EvalScratch) -> Result<bool, EvalError> {
         scratch.reset();
         let vm = Vm::new(record, scratch, self.expr.limits, self.expr.variables);
         let result = match &self.expr.code.kind {

@@ -1,5 +1,4 @@
-//! Conditions that are decided by fields and constants alone: what most rules consist of. They need no arena, no
-//! variables and no budget, since each looks at one field once.
+//! Tests of one field against something known when the rule is compiled: what most rules consist of.
 
 use super::ast::BinaryOp;
 use super::code::{Cond, CondKind, FieldRead, LoopName, StrTest};
@@ -7,31 +6,6 @@ use super::error::EvalErrorKind;
 use super::eval::located;
 use super::value::{Fault, fault_of};
 use crate::record::{Record, Slot, json};
-
-/// Evaluates a condition for which [`Cond::is_plain`] holds; anything else in it is false.
-pub(crate) fn test(cond: &Cond, record: &Record<'_>) -> Result<bool, Fault> {
-    match &cond.kind {
-        CondKind::Const(value) => Ok(*value),
-        CondKind::All(conds) => {
-            for cond in conds {
-                if !test(cond, record)? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-        CondKind::AnyOf(conds) => {
-            for cond in conds {
-                if test(cond, record)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        }
-        CondKind::Not(cond) => Ok(!test(cond, record)?),
-        _ => leaf(cond, record),
-    }
-}
 
 /// One field against a constant.
 #[inline]
@@ -57,7 +31,7 @@ pub(crate) fn leaf(cond: &Cond, record: &Record<'_>) -> Result<bool, Fault> {
     }
 }
 
-fn int(record: &Record<'_>, field: &FieldRead, op: BinaryOp, wanted: i64) -> Option<bool> {
+pub(crate) fn int(record: &Record<'_>, field: &FieldRead, op: BinaryOp, wanted: i64) -> Option<bool> {
     let found = match record.slot(field.slot) {
         Slot::Number(text) => json::int(text)?,
         Slot::Absent | Slot::Unreached | Slot::Null => 0,
@@ -74,7 +48,12 @@ fn int(record: &Record<'_>, field: &FieldRead, op: BinaryOp, wanted: i64) -> Opt
 }
 
 /// Looks at every element: an array that is mistyped fails wherever the hit stands.
-fn list(record: &Record<'_>, field: &FieldRead, quantifier: LoopName, test: &StrTest) -> Option<bool> {
+pub(crate) fn list(
+    record: &Record<'_>,
+    field: &FieldRead,
+    quantifier: LoopName,
+    test: &StrTest,
+) -> Option<bool> {
     let (mut hits, mut count) = (0, 0);
     match record.slot(field.slot) {
         Slot::Json(text) if text.first() == Some(&b'[') => {

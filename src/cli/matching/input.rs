@@ -1,14 +1,15 @@
-//! Where `match` reads records from: files, gzip files, standard input; one line at a time, each with a bound.
+//! Where `match` reads records from: files, gzip files, standard input; in blocks, whose lines
+//! are lent out where they lie; each line has a bound.
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 
-/// How much is read at once.
+/// How much is read at once: it stays in the cache until its lines have been looked at.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// The first bytes of a gzip member.
@@ -28,23 +29,30 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Lines of one input.
+/// Lines of one input. Holds a block, and a longer line as far as the bound.
 pub(super) struct Lines<'a> {
-    reader: BufReader<Box<dyn Read + 'a>>,
+    reader: Box<dyn Read + 'a>,
     bytes_max: usize,
+    buffer: Vec<u8>,
+    /// What has been read and not been lent out: `buffer[start..end]`; up to `searched` no line ends.
+    start: usize,
+    searched: usize,
+    end: usize,
+    /// The line at hand is too long; its beginning has been dropped.
+    skipping: bool,
+    /// The input is over.
+    over: bool,
     /// Number of the last line, from 1.
-    pub(super) number: u64,
+    number: u64,
 }
 
-/// What a call of [`Lines::next`] came to.
+/// A line of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// A line is in the buffer, without its end.
-    Line,
-    /// A line was longer than the bound and was skipped.
-    TooLong,
-    /// The input is over.
-    End,
+pub(super) struct Line<'l> {
+    /// From 1.
+    pub(super) number: u64,
+    /// Without the end; `None`: it was longer than the bound and was skipped.
+    pub(super) bytes: Option<&'l [u8]>,
 }
 
 impl<'a> Lines<'a> {
@@ -54,26 +62,29 @@ impl<'a> Lines<'a> {
     ///
     /// What the first read gives.
     pub(super) fn new(reader: impl Read + 'a, bytes_max: usize, bytes: Rc<Cell<u64>>) -> io::Result<Self> {
-        let mut raw = BufReader::with_capacity(BUFFER_BYTES, Counted { reader, bytes });
-        // A pipe may give one byte first; the second comes with the next read, so ask for both.
-        let mut start = [0; 2];
-        let mut filled = 0;
-        while filled < start.len() {
-            match raw.read(&mut start[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let is_gzip = start[..filled] == GZIP_MAGIC;
-        let whole = io::Cursor::new(start[..filled].to_vec()).chain(raw);
-        let reader: Box<dyn Read + 'a> = if is_gzip {
-            Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, whole)))
-        } else {
-            Box::new(whole)
+        let mut lines = Lines {
+            reader: Box::new(Counted { reader, bytes }),
+            bytes_max,
+            buffer: Vec::new(),
+            start: 0,
+            searched: 0,
+            end: 0,
+            skipping: false,
+            over: false,
+            number: 0,
         };
-        Ok(Lines { reader: BufReader::with_capacity(BUFFER_BYTES, reader), bytes_max, number: 0 })
+        // A pipe may give one byte first.
+        while lines.end < GZIP_MAGIC.len() && !lines.over {
+            lines.read()?;
+        }
+        if lines.buffer.starts_with(&GZIP_MAGIC) {
+            lines.buffer.truncate(lines.end);
+            let start = io::Cursor::new(std::mem::take(&mut lines.buffer));
+            let zipped = BufReader::with_capacity(BUFFER_BYTES, start.chain(lines.reader));
+            lines.reader = Box::new(MultiGzDecoder::new(zipped));
+            (lines.end, lines.over) = (0, false);
+        }
+        Ok(lines)
     }
 
     /// Opens a file.
@@ -85,55 +96,64 @@ impl<'a> Lines<'a> {
         Lines::new(File::open(path)?, bytes_max, bytes)
     }
 
-    /// Whether the next line may have to be waited for.
-    pub(super) fn may_wait(&self) -> bool {
-        self.reader.buffer().is_empty()
+    /// Whether everything has been read; lines may be left.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
-    /// Reads the next line into `line`, which is emptied first. A last line without an end counts.
+    /// The next line of what has been read; a last line without an end is one when the input is over. Does not block.
+    pub(super) fn next(&mut self) -> Option<Line<'_>> {
+        let unseen = self.buffer.get(self.searched..self.end).unwrap_or_default();
+        let (from, to) = match memchr::memchr(b'\n', unseen) {
+            Some(at) => {
+                let to = self.searched + at;
+                (std::mem::replace(&mut self.start, to + 1), to)
+            }
+            None if self.over && (self.skipping || self.start < self.end) => {
+                (std::mem::replace(&mut self.start, self.end), self.end)
+            }
+            None => {
+                if self.end - self.start > self.bytes_max {
+                    self.skipping = true;
+                    self.start = self.end;
+                }
+                self.searched = self.end;
+                return None;
+            }
+        };
+        self.searched = self.start;
+        self.number += 1;
+        let line = self.buffer.get(from..to).unwrap_or_default();
+        let too_long = std::mem::take(&mut self.skipping) || line.len() > self.bytes_max;
+        let bytes = (!too_long).then(|| line.strip_suffix(b"\r").unwrap_or(line));
+        Some(Line { number: self.number, bytes })
+    }
+
+    /// Reads on, after [`Lines::next`] has lent out everything there was. May block.
     ///
     /// # Errors
     ///
     /// What reading gives; for gzip also damage in the data.
-    pub(super) fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Next> {
-        line.clear();
-        let (mut some, mut too_long) = (false, false);
+    pub(super) fn read(&mut self) -> io::Result<()> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.searched -= self.start;
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() < self.end + BUFFER_BYTES {
+            self.buffer.resize(self.end + BUFFER_BYTES, 0);
+        }
+        let room = self.buffer.get_mut(self.end..self.end + BUFFER_BYTES).unwrap_or_default();
         loop {
-            let buffer = match self.reader.fill_buf() {
-                Ok(buffer) => buffer,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            if buffer.is_empty() {
-                if !some {
-                    return Ok(Next::End);
+            match self.reader.read(room) {
+                Ok(read) => {
+                    self.over = read == 0;
+                    self.end += read;
+                    return Ok(());
                 }
-                break;
-            }
-            some = true;
-            let end = memchr::memchr(b'\n', buffer);
-            let part = &buffer[..end.unwrap_or(buffer.len())];
-            if line.len() + part.len() > self.bytes_max {
-                too_long = true;
-                line.clear();
-            }
-            if !too_long {
-                line.extend_from_slice(part);
-            }
-            let consumed = part.len() + usize::from(end.is_some());
-            self.reader.consume(consumed);
-            if end.is_some() {
-                break;
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
-        self.number += 1;
-        if too_long {
-            return Ok(Next::TooLong);
-        }
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        Ok(Next::Line)
     }
 }
 
@@ -157,13 +177,19 @@ mod tests {
 
     fn read(input: impl Read, bytes_max: usize) -> Vec<Option<String>> {
         let mut lines = Lines::new(input, bytes_max, Rc::default()).expect("readable");
-        let (mut all, mut line) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
         loop {
-            match lines.next(&mut line).expect("readable") {
-                Next::Line => all.push(Some(String::from_utf8(line.clone()).expect("text"))),
-                Next::TooLong => all.push(None),
-                Next::End => return all,
+            while let Some(line) = lines.next() {
+                all.push(line.bytes.map(|bytes| String::from_utf8(bytes.to_vec()).expect("text")));
             }
+            assert!(
+                lines.buffer.len() <= 2 * BUFFER_BYTES + bytes_max,
+                "no more is held than the bound allows"
+            );
+            if lines.is_over() {
+                return all;
+            }
+            lines.read().expect("readable");
         }
     }
 
@@ -190,20 +216,28 @@ mod tests {
 
     #[test]
     fn lines_over_the_bound_are_skipped_and_counted() {
-        let text = format!("{}\nshort\n{}\n12345\n123456", "x".repeat(1 << 20), "y".repeat(6));
+        let text = format!("{}\nshort\n{}\n12345\n123456", "x".repeat(3 << 20), "y".repeat(6));
         let wanted = vec![None, Some("short".to_owned()), None, Some("12345".to_owned()), None];
         assert_eq!(read(text.as_bytes(), 5), wanted);
+        for long in [BUFFER_BYTES - 1, BUFFER_BYTES, BUFFER_BYTES + 1, 3 * BUFFER_BYTES] {
+            let line = "x".repeat(long);
+            let text = format!("a\n{line}\nb\n{line}");
+            let all = ["a", &line, "b", &line].map(|line| Some(line.to_owned())).to_vec();
+            assert_eq!(read(text.as_bytes(), long), all, "{long}");
+            let cut = vec![all[0].clone(), None, all[2].clone(), None];
+            assert_eq!(read(text.as_bytes(), long - 1), cut, "{long}");
+        }
     }
 
     #[test]
     fn damage_in_gzip_is_an_error() {
         let zipped = gzip(&b"some text\n".repeat(1000));
         let mut lines = Lines::new(&zipped[..zipped.len() / 2], 100, Rc::default()).expect("a start");
-        let mut line = Vec::new();
         let result = loop {
-            match lines.next(&mut line) {
-                Ok(Next::End) => break Ok(()),
-                Ok(_) => {}
+            while lines.next().is_some() {}
+            match lines.read() {
+                Ok(()) if lines.is_over() => break Ok(()),
+                Ok(()) => {}
                 Err(error) => break Err(error),
             }
         };
@@ -215,9 +249,10 @@ mod tests {
         let bytes = Rc::new(Cell::new(0));
         let zipped = gzip(&b"some text\n".repeat(1000));
         let mut lines = Lines::new(&zipped[..], 100, bytes.clone()).expect("readable");
-        assert!(lines.may_wait());
-        let mut line = Vec::new();
-        while lines.next(&mut line).expect("readable") != Next::End {}
+        while !lines.is_over() {
+            lines.read().expect("readable");
+            while lines.next().is_some() {}
+        }
         assert_eq!((bytes.get(), lines.number), (zipped.len() as u64, 1000));
     }
 }

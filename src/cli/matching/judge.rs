@@ -1,10 +1,13 @@
 //! Rules and groups over one record after the other, without any action.
 
-use crate::clock;
-use crate::config::RuleGroup;
-use crate::record::{DecodeScratch, Decoder, FieldPlan, Record};
-use crate::rule_group::{self, GroupRule};
-use crate::rules::{EvalScratch, Explanation, Limits, Rule};
+use std::time::SystemTime;
+
+use super::output::{finding_json, indented};
+use crate::record::{DecodeError, DecodeScratch, Decoder, FieldPlan, Record};
+use crate::rule_group::{Checked, GroupRule, RuleGroup};
+use crate::rules::{
+    Candidates, EvalError, EvalScratch, Explanation, IndexScratch, Limits, RULES_MIN, Rule, RuleIndex,
+};
 
 /// Rules under a name; without a name, the rules of the command line.
 struct JudgeGroup {
@@ -14,217 +17,254 @@ struct JudgeGroup {
     wanted: bool,
 }
 
-/// Judges records by groups.
-pub(crate) struct Judge {
+/// Judges records by groups, as the server does: the same decoder, the same index over the rules.
+pub(super) struct Judge {
     groups: Vec<JudgeGroup>,
-    fallback: Option<String>,
+    /// Number of the group that takes what no group matched.
+    fallback: Option<usize>,
     decoder: Decoder,
-    decode: DecodeScratch,
-    eval: EvalScratch,
+    /// `None`: so few rules that all of them are evaluated, or every one is to be explained.
+    index: Option<RuleIndex>,
+    scratch: Scratch,
     /// Look at every rule of every group, part by part.
     explain: bool,
 }
 
-/// What a rule made of a record.
+#[derive(Default)]
+struct Scratch {
+    decode: DecodeScratch,
+    eval: EvalScratch,
+    index: IndexScratch,
+}
+
+/// What made a group match, or fail to.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Finding {
-    /// Name of the group; `None` for rules of the command line.
-    pub(crate) group: Option<String>,
-    /// Number of the rule in its group, from 1; 0: the group has no rules, or is the fallback.
-    pub(crate) rule: usize,
-    /// Text of the rule.
-    pub(crate) text: String,
-    /// The outcome, or why there is none.
-    pub(crate) outcome: Result<bool, String>,
-    /// Part by part with what each read; when explaining.
-    pub(crate) why: Option<Explanation>,
+pub(super) struct Finding {
+    /// Number of the group, for [`Judge::group_name`].
+    pub(super) group: usize,
+    pub(super) kind: FindingKind,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum FindingKind {
+    /// A rule was evaluated.
+    Rule {
+        /// Its number in the group, from 0.
+        number: usize,
+        outcome: Result<bool, EvalError>,
+        /// Part by part with what each read; when explaining.
+        why: Option<Explanation>,
+    },
+    /// The group has no rules.
+    NoRules,
+    /// The group takes what no group matched.
+    Fallback,
 }
 
 /// What the groups made of a record.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Verdict {
+pub(super) struct Verdict {
     /// Whether a group matched by its rules, or took the record as the fallback.
-    pub(crate) matched: bool,
-    /// Names of the groups that matched.
-    pub(crate) groups: Vec<String>,
-    /// Rules that failed and, when explaining, every rule; otherwise the rules that were true.
-    pub(crate) findings: Vec<Finding>,
+    pub(super) matched: bool,
+    /// Numbers of the groups that matched.
+    pub(super) groups: Vec<usize>,
+    /// Rules that failed and, when explaining, everything that was looked at.
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Judge {
-    /// Compiles rules of the command line. Each error is rendered with the rule's number.
-    pub(crate) fn of_rules(rules: &[String], explain: bool) -> Result<Self, Vec<String>> {
+    /// Compiles rules of the command line.
+    ///
+    /// # Errors
+    /// Every rule that does not compile, with its number and the place in it.
+    pub(super) fn of_rules(texts: &[String], explain: bool) -> Result<Self, Vec<String>> {
         let mut plan = FieldPlan::new();
-        let (mut compiled, mut errors) = (Vec::new(), Vec::new());
-        for (i, text) in rules.iter().enumerate() {
-            match compile(text, &mut plan) {
-                Ok(rule) => compiled.push(rule),
-                Err(error) => errors.push(format!("--rule {}: {}", i + 1, error.replace('\n', "\n    "))),
+        let (mut rules, mut errors) = (Vec::new(), Vec::new());
+        for (i, text) in texts.iter().enumerate() {
+            match Rule::compile(text, &mut plan, &Limits::default()) {
+                Ok(rule) => rules.push(rule),
+                Err(error) => errors.push(format!("--rule {}: {}", i + 1, indented(&error.render(text)))),
             }
         }
-        let groups = vec![JudgeGroup { name: None, rules: compiled, wanted: true }];
-        if errors.is_empty() { Ok(Judge::new(groups, None, &plan, explain)) } else { Err(errors) }
+        let groups = vec![JudgeGroup { name: None, rules, wanted: true }];
+        if errors.is_empty() { Ok(Judge::new(groups, None, plan.build(), explain)) } else { Err(errors) }
     }
 
-    /// Compiles the rules of a configuration that was checked. `only` names the groups to look at; empty for all.
-    pub(crate) fn of_groups(
-        groups: &[RuleGroup],
-        unmatched: Option<&str>,
-        only: &[String],
-        explain: bool,
-    ) -> Result<Self, Vec<String>> {
-        let mut plan = FieldPlan::new();
-        let mut compiled = Vec::new();
+    /// Takes the rules of a configuration. `only` names the groups to look at; empty for all.
+    pub(super) fn of_groups(checked: Checked, only: &[String], explain: bool) -> Self {
+        let Checked { loaded, compiled } = checked;
+        let config = loaded.config;
         let wanted = |name: &str| only.is_empty() || only.iter().any(|known| known == name);
-        let fallback = unmatched.filter(|name| wanted(name));
-        for group in groups {
-            let wanted = wanted(&group.name);
-            if !wanted && fallback.is_none() {
-                continue;
-            }
-            let rules =
-                group.rules.iter().map(|rule| compile(&rule.text, &mut plan)).collect::<Result<_, _>>();
-            let rules = rules.map_err(|error| vec![format!("group {:?}: {error}", group.name)])?;
-            compiled.push(JudgeGroup { name: Some(group.name.clone()), rules, wanted });
-        }
-        Ok(Judge::new(compiled, fallback.map(str::to_owned), &plan, explain))
+        let unmatched = config.unmatched.filter(|name| wanted(name));
+        let groups: Vec<JudgeGroup> = config
+            .rule_groups
+            .into_iter()
+            .zip(compiled.rules)
+            .map(|(group, rules)| JudgeGroup { wanted: wanted(&group.name), name: Some(group.name), rules })
+            .filter(|group| group.wanted || unmatched.is_some())
+            .collect();
+        let fallback = unmatched.and_then(|name| groups.iter().position(|g| g.name.as_ref() == Some(&name)));
+        Judge::new(groups, fallback, compiled.decoder, explain)
     }
 
-    fn new(groups: Vec<JudgeGroup>, fallback: Option<String>, plan: &FieldPlan, explain: bool) -> Self {
-        let (decode, eval) = (DecodeScratch::default(), EvalScratch::default());
-        Judge { groups, fallback, decoder: plan.build(), decode, eval, explain }
+    fn new(groups: Vec<JudgeGroup>, fallback: Option<usize>, decoder: Decoder, explain: bool) -> Self {
+        let rules: Vec<Vec<&Rule>> = groups.iter().map(|group| group.rules.iter().collect()).collect();
+        let many = rules.iter().map(Vec::len).sum::<usize>() >= RULES_MIN;
+        let index = (many && !explain).then(|| RuleIndex::build(&rules));
+        Judge { groups, fallback, decoder, index, scratch: Scratch::default(), explain }
     }
 
-    /// Judges one frame.
+    /// Name of a group; `None`: rules of the command line.
+    pub(super) fn group_name(&self, group: usize) -> Option<&str> {
+        self.groups.get(group)?.name.as_deref()
+    }
+
+    /// Text of a rule by the numbers of its group and itself.
+    pub(super) fn rule_text(&self, group: usize, rule: usize) -> &str {
+        self.groups.get(group).and_then(|group| group.rules.get(rule)).map_or("", Rule::source)
+    }
+
+    /// Sets the time that rules see from now on.
+    pub(super) fn set_now(&mut self, now: SystemTime) {
+        self.scratch.eval.set_now(jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
+    }
+
+    /// Judges one frame; the answer replaces what is in `verdict`.
     ///
     /// # Errors
     ///
     /// Why it is no record.
-    pub(crate) fn judge(&mut self, frame: &[u8]) -> Result<Verdict, String> {
-        let record = self.decoder.decode(frame, &mut self.decode).map_err(|error| error.to_string())?;
-        self.eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
-        Ok(judge_groups(&self.groups, self.fallback.as_deref(), &record, self.explain, &mut self.eval))
-    }
-}
-
-/// A group as far as it judges records.
-pub(crate) trait Judging {
-    /// Its name; none for the rules of the command line.
-    fn name(&self) -> Option<&str>;
-    /// Its rules in their order.
-    fn rules(&self) -> impl Iterator<Item = &Rule>;
-    /// It is asked for; the others are looked at only to know what they leave to the fallback.
-    fn is_wanted(&self) -> bool;
-}
-
-impl Judging for JudgeGroup {
-    fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter()
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-}
-
-impl Judging for rule_group::RuleGroup {
-    fn name(&self) -> Option<&str> {
-        Some(&self.name)
-    }
-
-    fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().map(GroupRule::rule)
-    }
-
-    fn is_wanted(&self) -> bool {
-        true
-    }
-}
-
-/// Judges a record by all groups. The time in `scratch` is set.
-pub(crate) fn judge_groups<G: Judging>(
-    groups: &[G],
-    fallback: Option<&str>,
-    record: &Record<'_>,
-    explain: bool,
-    scratch: &mut EvalScratch,
-) -> Verdict {
-    let (mut verdict, mut taken) = (Verdict::default(), false);
-    for group in groups {
-        // The group for what the others left takes only that when it has no rules of its own.
-        let has_rules = group.rules().next().is_some();
-        if !has_rules && group.name().is_some() && group.name() == fallback {
-            continue;
+    pub(super) fn judge(&mut self, frame: &[u8], verdict: &mut Verdict) -> Result<(), DecodeError> {
+        let Scratch { decode, eval, index } = &mut self.scratch;
+        verdict.matched = false;
+        verdict.groups.clear();
+        verdict.findings.clear();
+        let record = self.decoder.decode(frame, decode)?;
+        let candidates = self.index.as_ref().map(|found| found.candidates(&record, index));
+        let mut taken = false;
+        for (number, group) in self.groups.iter().enumerate() {
+            // The group for what the others left takes only that when it has no rules of its own.
+            if group.rules.is_empty() && self.fallback == Some(number) {
+                continue;
+            }
+            let before = verdict.findings.len();
+            let mut look = Look { group, number, record: &record, eval, findings: &mut verdict.findings };
+            let matched = if self.explain { look.explain() } else { look.matches(candidates) };
+            taken |= matched;
+            if !group.wanted {
+                verdict.findings.truncate(before);
+            } else if matched {
+                verdict.matched = true;
+                verdict.groups.push(number);
+            }
         }
-        let before = verdict.findings.len();
-        let matched = group_matches(group, record, explain, scratch, &mut verdict.findings);
-        taken |= matched;
-        if !group.is_wanted() {
-            verdict.findings.truncate(before);
-        } else if matched {
+        if let (false, Some(group)) = (taken, self.fallback) {
             verdict.matched = true;
-            verdict.groups.extend(group.name().map(str::to_owned));
+            verdict.groups.push(group);
+            if self.explain {
+                verdict.findings.push(Finding { group, kind: FindingKind::Fallback });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A look at one group's rules.
+struct Look<'l, 'r> {
+    group: &'l JudgeGroup,
+    number: usize,
+    record: &'l Record<'r>,
+    eval: &'l mut EvalScratch,
+    findings: &'l mut Vec<Finding>,
+}
+
+impl Look<'_, '_> {
+    /// Whether one rule is true; the rules behind it are left alone. Only failures are noted.
+    fn matches(&mut self, candidates: Option<Candidates<'_>>) -> bool {
+        let rules = &self.group.rules;
+        match candidates {
+            Some(found) if !rules.is_empty() => {
+                found.of_group(self.number).any(|number| self.is_true(number))
+            }
+            _ => rules.is_empty() || (0..rules.len()).any(|number| self.is_true(number)),
         }
     }
-    if let (false, Some(name)) = (taken, fallback) {
-        verdict.matched = true;
-        verdict.groups.push(name.to_owned());
-        verdict.findings.push(without_rule(Some(name), "takes what no group matched"));
+
+    #[inline]
+    fn is_true(&mut self, number: usize) -> bool {
+        let Some(rule) = self.group.rules.get(number) else { return false };
+        match rule.matches(self.record, self.eval) {
+            Ok(matched) => matched,
+            Err(error) => {
+                self.note(FindingKind::Rule { number, outcome: Err(error), why: None });
+                false
+            }
+        }
     }
-    verdict
+
+    /// Whether one rule is true; every rule is looked at and noted, part by part.
+    fn explain(&mut self) -> bool {
+        explain_rules(self.number, self.group.rules.iter(), self.record, self.eval, self.findings)
+    }
+
+    #[cold]
+    fn note(&mut self, kind: FindingKind) {
+        self.findings.push(Finding { group: self.number, kind });
+    }
 }
 
-/// A finding as JSON: `{"group", "rule", "expression", "matched" or "error", "why"}`.
-pub(crate) fn finding_json(finding: &Finding) -> serde_json::Value {
-    let mut json =
-        serde_json::json!({ "group": finding.group, "rule": finding.rule, "expression": finding.text });
-    match &finding.outcome {
-        Ok(matched) => json["matched"] = (*matched).into(),
-        Err(error) => json["error"] = error.as_str().into(),
-    }
-    if let Some(why) = &finding.why {
-        json["why"] = why.to_json();
-    }
-    json
-}
-
-/// Compiles a rule against the fields of `plan`, which it adds to; an error is rendered with its place.
-fn compile(text: &str, plan: &mut FieldPlan) -> Result<Rule, String> {
-    Rule::compile(text, plan, &Limits::default()).map_err(|error| error.render(text))
-}
-
-/// Whether the group matches: one true rule is enough, and the rest is looked at only when explaining.
-fn group_matches<G: Judging>(
-    group: &G,
+/// Whether one rule is true; every rule is looked at and noted, part by part.
+fn explain_rules<'a>(
+    group: usize,
+    rules: impl ExactSizeIterator<Item = &'a Rule>,
     record: &Record<'_>,
-    explain: bool,
-    scratch: &mut EvalScratch,
+    eval: &mut EvalScratch,
     findings: &mut Vec<Finding>,
 ) -> bool {
-    let (mut matched, mut has_rules) = (false, false);
-    for (i, rule) in group.rules().enumerate() {
-        has_rules = true;
-        let outcome = rule.matches(record, scratch).map_err(|error| error.to_string());
+    if rules.len() == 0 {
+        findings.push(Finding { group, kind: FindingKind::NoRules });
+        return true;
+    }
+    let mut matched = false;
+    for (number, rule) in rules.enumerate() {
+        let outcome = rule.matches(record, eval);
         matched |= outcome == Ok(true);
-        if explain || outcome != Ok(false) {
-            let why = explain.then(|| rule.explain(record, scratch));
-            let (group, text) = (group.name().map(str::to_owned), rule.source().to_owned());
-            findings.push(Finding { group, rule: i + 1, text, outcome, why });
-        }
-        if matched && !explain {
-            break;
-        }
+        let why = Some(rule.explain(record, eval));
+        findings.push(Finding { group, kind: FindingKind::Rule { number, outcome, why } });
     }
-    if !has_rules {
-        findings.push(without_rule(group.name(), "has no rules and matches everything"));
-    }
-    matched || !has_rules
+    matched
 }
 
-fn without_rule(group: Option<&str>, text: &str) -> Finding {
-    Finding { group: group.map(str::to_owned), rule: 0, text: text.to_owned(), outcome: Ok(true), why: None }
+/// What the groups of a running server make of a record, as JSON: `{"matched", "groups", "rules"}`, every rule as `match --explain
+/// --format json` shows it. `fallback` is the number of the group that takes what no group matched.
+pub(crate) fn explain_groups(
+    groups: &[RuleGroup],
+    fallback: Option<usize>,
+    record: &Record<'_>,
+    eval: &mut EvalScratch,
+) -> serde_json::Value {
+    let (mut taken, mut findings) = (Vec::new(), Vec::new());
+    for (number, group) in groups.iter().enumerate() {
+        let only_fallback = group.rules.is_empty() && fallback == Some(number);
+        let rules = group.rules.iter().map(GroupRule::rule);
+        if !only_fallback && explain_rules(number, rules, record, eval, &mut findings) {
+            taken.push(number);
+        }
+    }
+    if let (true, Some(group)) = (taken.is_empty(), fallback) {
+        taken.push(group);
+        findings.push(Finding { group, kind: FindingKind::Fallback });
+    }
+    let name = |number: usize| groups.get(number).map(|group| &*group.name);
+    let text = |group: usize, rule: usize| {
+        groups.get(group).and_then(|group| group.rules.get(rule)).map_or("", |rule| rule.rule().source())
+    };
+    serde_json::json!({
+        "matched": !taken.is_empty(),
+        "groups": taken.iter().filter_map(|number| name(*number)).collect::<Vec<_>>(),
+        "rules": findings
+            .iter()
+            .map(|finding| finding_json(finding, name(finding.group), |rule| text(finding.group, rule)))
+            .collect::<Vec<_>>(),
+    })
 }

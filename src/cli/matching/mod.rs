@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use self::input::{Lines, Next};
-use self::judge::Judge;
+use self::input::Lines;
+use self::judge::{FindingKind, Judge, Verdict};
 use self::output::Printer;
 use self::progress::Progress;
 use super::{FAILED, Io, OK, WRONG, say_problems, say_warnings};
+use crate::clock;
 use crate::config::{self, Config, Overrides};
 
 pub(super) const EXAMPLES: &str = "\
@@ -93,6 +94,7 @@ pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>)
             json: arguments.format == Format::Json,
             explain: arguments.explain,
         },
+        verdict: Verdict::default(),
         invert: arguments.invert_match,
         bytes_max,
         totals: Totals::default(),
@@ -144,10 +146,11 @@ fn judge(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> Resul
         let judge = Judge::of_rules(&arguments.rules, arguments.explain);
         return judge.map(|judge| (judge, bytes_max)).map_err(|errors| told(errors, io));
     }
-    let loaded = config::load_checked(overrides, super::checks()).map_err(|problems| {
+    let checked = super::load(overrides).map_err(|problems| {
         say_problems(&problems, io);
         WRONG
     })?;
+    let loaded = &checked.loaded;
     say_warnings(&loaded.warnings, io);
     let config = &loaded.config;
     let mut errors: Vec<String> = Vec::new();
@@ -168,15 +171,14 @@ fn judge(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> Resul
     if !errors.is_empty() {
         return Err(told(errors, io));
     }
-    let (groups, unmatched) = (&config.rule_groups, config.unmatched.as_deref());
-    Judge::of_groups(groups, unmatched, &arguments.group, arguments.explain)
-        .map(|judge| (judge, config.limits.record_bytes_max))
-        .map_err(|errors| told(errors, io))
+    let bytes_max = config.limits.record_bytes_max;
+    Ok((Judge::of_groups(checked, &arguments.group, arguments.explain), bytes_max))
 }
 
 /// One run over all inputs.
 struct Run<'j> {
     judge: &'j mut Judge,
+    verdict: Verdict,
     printer: Printer,
     invert: bool,
     bytes_max: usize,
@@ -220,51 +222,57 @@ impl Run<'_> {
         out: &mut dyn Write,
         err: &mut dyn Write,
     ) -> io::Result<io::Result<()>> {
-        let mut line = Vec::new();
         loop {
-            if lines.may_wait() {
-                // Somebody may watch: what has matched so far is shown before the wait.
-                out.flush()?;
-            }
-            match lines.next(&mut line) {
-                Err(error) => return Ok(Err(error)),
-                Ok(Next::End) => return Ok(Ok(())),
-                Ok(Next::TooLong) => {
-                    self.bad(name, lines.number, &format!("longer than {} bytes", self.bytes_max));
+            self.judge.set_now(clock::wall());
+            while let Some(line) = lines.next() {
+                match line.bytes {
+                    None => {
+                        let reason = || format!("longer than {} bytes", self.bytes_max);
+                        self.totals.bad(name, line.number, reason);
+                    }
+                    Some(bytes) if bytes.trim_ascii().is_empty() => {}
+                    Some(bytes) => self.record(bytes, name, line.number, out)?,
                 }
-                Ok(Next::Line) if line.trim_ascii().is_empty() => {}
-                Ok(Next::Line) => self.record(&line, name, lines.number, out)?,
+                self.progress.line(err);
             }
-            self.progress.line(err);
+            if lines.is_over() {
+                return Ok(Ok(()));
+            }
+            // Somebody may watch: what has matched so far is shown before the wait.
+            out.flush()?;
+            if let Err(error) = lines.read() {
+                return Ok(Err(error));
+            }
         }
     }
 
     fn record(&mut self, line: &[u8], name: &str, number: u64, out: &mut dyn Write) -> io::Result<()> {
-        let verdict = match self.judge.judge(line) {
-            Ok(verdict) => verdict,
-            Err(reason) => {
-                self.bad(name, number, &reason);
-                return Ok(());
-            }
-        };
+        if let Err(reason) = self.judge.judge(line, &mut self.verdict) {
+            self.totals.bad(name, number, || reason.to_string());
+            return Ok(());
+        }
         self.totals.records += 1;
-        for finding in &verdict.findings {
-            if let Err(error) = &finding.outcome {
+        for finding in &self.verdict.findings {
+            if let FindingKind::Rule { outcome: Err(error), .. } = &finding.kind {
                 self.totals.rule_errors += 1;
-                let first = || format!("{name}:{number}: {}: {error}", output::rule_name(finding));
+                let first =
+                    || format!("{name}:{number}: {}: {error}", output::finding_name(finding, self.judge));
                 self.totals.first_rule_error.get_or_insert_with(first);
             }
         }
-        if verdict.matched != self.invert {
+        if self.verdict.matched != self.invert {
             self.totals.taken += 1;
-            self.printer.record(line, name, number, &verdict, out)?;
+            self.printer.record(line, name, number, (self.judge, &self.verdict), out)?;
         }
         Ok(())
     }
+}
 
-    fn bad(&mut self, name: &str, number: u64, reason: &str) {
-        self.totals.bad += 1;
-        self.totals.first_bad.get_or_insert_with(|| format!("{name}:{number}: {reason}"));
+impl Totals {
+    #[cold]
+    fn bad(&mut self, name: &str, number: u64, reason: impl FnOnce() -> String) {
+        self.bad += 1;
+        self.first_bad.get_or_insert_with(|| format!("{name}:{number}: {}", reason()));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::Totals;
-use super::judge::{Finding, Verdict, finding_json};
+use super::judge::{Finding, FindingKind, Judge, Verdict};
 
 /// Prints records and, when asked, why they were taken.
 pub(super) struct Printer {
@@ -20,20 +20,20 @@ impl Printer {
         record: &[u8],
         file: &str,
         line: u64,
-        verdict: &Verdict,
+        (judge, verdict): (&Judge, &Verdict),
         out: &mut dyn Write,
     ) -> io::Result<()> {
         if self.count {
             return Ok(());
         }
         if self.json {
-            return self.json(record, file, line, verdict, out);
+            return self.json(record, file, line, (judge, verdict), out);
         }
         out.write_all(record)?;
         out.write_all(b"\n")?;
         if self.explain {
             for finding in &verdict.findings {
-                explain(finding, file, line, out)?;
+                explain(finding, judge, file, line, out)?;
             }
         }
         Ok(())
@@ -45,12 +45,17 @@ impl Printer {
         record: &[u8],
         file: &str,
         line: u64,
-        verdict: &Verdict,
+        (judge, verdict): (&Judge, &Verdict),
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        let mut head = serde_json::json!({ "file": file, "line": line, "groups": verdict.groups });
+        let groups: Vec<_> = verdict.groups.iter().filter_map(|group| judge.group_name(*group)).collect();
+        let mut head = serde_json::json!({ "file": file, "line": line, "groups": groups });
         if self.explain {
-            head["rules"] = verdict.findings.iter().map(finding_json).collect();
+            let json = |finding: &Finding| {
+                let text = |rule| judge.rule_text(finding.group, rule);
+                finding_json(finding, judge.group_name(finding.group), text)
+            };
+            head["rules"] = verdict.findings.iter().map(json).collect();
         }
         let head = head.to_string();
         // Within the object that was just made: everything but its closing brace.
@@ -79,31 +84,68 @@ impl Printer {
 }
 
 /// `group "a", rule 2`, or `rule 2` of the command line.
-pub(super) fn rule_name(finding: &Finding) -> String {
-    match (&finding.group, finding.rule) {
-        (Some(group), 0) => format!("group {group:?}"),
-        (Some(group), rule) => format!("group {group:?}, rule {rule}"),
-        (None, rule) => format!("rule {rule}"),
+pub(super) fn finding_name(finding: &Finding, judge: &Judge) -> String {
+    let rule = match finding.kind {
+        FindingKind::Rule { number, .. } => Some(number + 1),
+        FindingKind::NoRules | FindingKind::Fallback => None,
+    };
+    match (judge.group_name(finding.group), rule) {
+        (Some(group), None) => format!("group {group:?}"),
+        (Some(group), Some(rule)) => format!("group {group:?}, rule {rule}"),
+        (None, rule) => format!("rule {}", rule.unwrap_or_default()),
     }
 }
 
-fn explain(finding: &Finding, file: &str, line: u64, out: &mut dyn Write) -> io::Result<()> {
-    let name = rule_name(finding);
-    if finding.rule == 0 {
-        return writeln!(out, "  {file}:{line}: {name} {}", finding.text);
-    }
-    let outcome = match &finding.outcome {
-        Ok(true) => "matches".to_owned(),
-        Ok(false) => "does not match".to_owned(),
-        Err(error) => format!("failed: {}", printable(error)),
+/// What a finding without a rule says.
+const NO_RULES: &str = "has no rules and matches everything";
+const FALLBACK: &str = "takes what no group matched";
+
+fn explain(finding: &Finding, judge: &Judge, file: &str, line: u64, out: &mut dyn Write) -> io::Result<()> {
+    let name = finding_name(finding, judge);
+    let (outcome, why) = match &finding.kind {
+        FindingKind::NoRules => (NO_RULES.to_owned(), None),
+        FindingKind::Fallback => (FALLBACK.to_owned(), None),
+        FindingKind::Rule { outcome: Ok(true), why, .. } => ("matches".to_owned(), why.as_ref()),
+        FindingKind::Rule { outcome: Ok(false), why, .. } => ("does not match".to_owned(), why.as_ref()),
+        FindingKind::Rule { outcome: Err(error), why, .. } => {
+            (format!("failed: {}", printable(&error.to_string())), why.as_ref())
+        }
     };
     writeln!(out, "  {file}:{line}: {name} {outcome}")?;
-    if let Some(why) = &finding.why {
-        for part in why.to_string().lines() {
-            writeln!(out, "      {}", printable(part))?;
+    let parts = why.map(ToString::to_string).unwrap_or_default();
+    parts.lines().try_for_each(|part| writeln!(out, "      {}", printable(part)))
+}
+
+/// A finding of `group` as JSON: `{"group", "rule", "expression", "matched" or "error", "why"}`; `text` gives a rule's text. A finding
+/// without a rule has the number 0 and says why in the place of the expression.
+pub(super) fn finding_json<'a>(
+    finding: &Finding,
+    group: Option<&str>,
+    text: impl FnOnce(usize) -> &'a str,
+) -> serde_json::Value {
+    match &finding.kind {
+        FindingKind::NoRules | FindingKind::Fallback => {
+            let text = if finding.kind == FindingKind::NoRules { NO_RULES } else { FALLBACK };
+            serde_json::json!({ "group": group, "rule": 0, "expression": text, "matched": true })
+        }
+        FindingKind::Rule { number, outcome, why } => {
+            let text = text(*number);
+            let mut json = serde_json::json!({ "group": group, "rule": number + 1, "expression": text });
+            match outcome {
+                Ok(matched) => json["matched"] = (*matched).into(),
+                Err(error) => json["error"] = error.to_string().into(),
+            }
+            if let Some(why) = why {
+                json["why"] = why.to_json();
+            }
+            json
         }
     }
-    Ok(())
+}
+
+/// Lines after the first stand below it.
+pub(super) fn indented(text: &str) -> String {
+    text.replace('\n', "\n    ")
 }
 
 /// The text without control characters and direction overrides, which could rewrite a terminal.

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::cli::{Io, WRONG, checks, say_problems};
+use crate::cli::{self, Io, WRONG, say_problems};
 use crate::clock;
-use crate::config::{self, CONTROL_SOCKET_NAME, Config, Overrides};
+use crate::config::{CONTROL_SOCKET_NAME, Config, Overrides};
 use crate::control::tasks::{Changed, Filter, FilterError, Page, State, TaskBook, TaskDetail, task_id};
 use crate::control::{Client, ClientError, ClosedBook, OpenBook, PAGE_TASKS_MAX, Selection};
 use crate::metrics::Registry;
@@ -106,7 +106,7 @@ impl Places {
                 is_configured: false,
             });
         }
-        let loaded = match config::load_checked(overrides, checks()) {
+        let loaded = match cli::load(overrides).map(|checked| checked.loaded) {
             Ok(loaded) => loaded,
             Err(problems) => {
                 say_problems(&problems, io);

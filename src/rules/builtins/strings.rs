@@ -174,6 +174,7 @@ impl<'a> Vm<'a> {
                     None => break,
                 }
             };
+            self.step(1)?;
             self.take_bytes(skip + new.len())?;
             out.extend_from_slice(rest.get(..skip).unwrap_or(b""));
             out.extend_from_slice(new);

@@ -47,7 +47,8 @@ pub(super) enum Engine {
     EndsWith(String),
     Contains(String, Box<Finder<'static>>),
     Dfa(Box<dense::DFA<Vec<u32>>>, Anchored),
-    Meta(Box<meta::Regex>),
+    /// With the number of states of the NFA.
+    Meta(Box<meta::Regex>, usize),
 }
 
 impl Engine {
@@ -60,7 +61,7 @@ impl Engine {
             .which_captures(WhichCaptures::None)
             .nfa_size_limit(Some(limits.program_bytes_max));
         let nfa = thompson::Compiler::new().configure(config).build_from_hir(hir).ok()?;
-        Engine::dfa(hir, &nfa, limits).or_else(|| Engine::meta(hir, limits))
+        Engine::dfa(hir, &nfa, limits).or_else(|| Engine::meta(hir, nfa.states().len(), limits))
     }
 
     fn literal(hir: &Hir) -> Option<Engine> {
@@ -128,14 +129,14 @@ impl Engine {
         Some(Engine::Dfa(Box::new(dfa), anchored))
     }
 
-    fn meta(hir: &Hir, limits: &RegexLimits) -> Option<Engine> {
+    fn meta(hir: &Hir, states: usize, limits: &RegexLimits) -> Option<Engine> {
         let config = meta::Config::new()
             .which_captures(WhichCaptures::None)
             .nfa_size_limit(Some(limits.program_bytes_max))
             .onepass_size_limit(Some(ONEPASS_BYTES_MAX))
             .hybrid_cache_capacity(limits.cache_bytes_max);
         let regex = meta::Builder::new().configure(config).build_from_hir(hir).ok()?;
-        Some(Engine::Meta(Box::new(regex)))
+        Some(Engine::Meta(Box::new(regex), states))
     }
 
     pub(super) fn literal_test(&self) -> Option<LiteralTest<'_>> {
@@ -146,7 +147,7 @@ impl Engine {
             Engine::StartsWith(text) => LiteralTest::StartsWith(text),
             Engine::EndsWith(text) => LiteralTest::EndsWith(text),
             Engine::Contains(text, _) => LiteralTest::Contains(text),
-            Engine::Dfa(..) | Engine::Meta(_) => return None,
+            Engine::Dfa(..) | Engine::Meta(..) => return None,
         })
     }
 
@@ -169,7 +170,17 @@ impl Engine {
                 // Errors are about quit bytes and start states that were not built: neither is possible here.
                 dfa.try_search_fwd(&input).is_ok_and(|found| found.is_some())
             }
-            Engine::Meta(regex) => regex.is_match(text),
+            Engine::Meta(regex, _) => regex.is_match(text),
+        }
+    }
+
+    /// The work of searching so many bytes, in steps of [`crate::rules::Limits`]. The meta engine may have to follow every state
+    /// at every byte, though it seldom has to.
+    pub(super) fn steps(&self, bytes: usize) -> usize {
+        match self {
+            Engine::Meta(_, states) => bytes.saturating_mul(*states) / 32,
+            Engine::Dfa(..) => bytes / 8,
+            _ => bytes / 64,
         }
     }
 
@@ -182,7 +193,7 @@ impl Engine {
                 2 * text.len() + std::mem::size_of_val::<memmem::Finder<'_>>(finder)
             }
             Engine::Dfa(dfa, _) => dfa.memory_usage(),
-            Engine::Meta(regex) => regex.memory_usage(),
+            Engine::Meta(regex, _) => regex.memory_usage(),
         }
     }
 }

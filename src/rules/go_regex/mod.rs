@@ -167,6 +167,12 @@ impl GoRegex {
         self.engine.is_match(text.as_bytes())
     }
 
+    /// [`GoRegex::is_match`] for bytes that are known to be UTF-8.
+    #[inline]
+    pub(crate) fn is_match_utf8(&self, text: &[u8]) -> bool {
+        self.engine.is_match(text)
+    }
+
     /// Whether the pattern matches anywhere in `text`, where every byte that is not part of valid UTF-8 counts as
     /// one U+FFFD, as in Go. Costs a copy of a text that is not UTF-8, into room that the thread keeps.
     pub fn is_match_bytes(&self, text: &[u8]) -> bool {
@@ -182,6 +188,11 @@ impl GoRegex {
             }
             self.engine.is_match(lossy.as_bytes())
         })
+    }
+
+    /// The work of [`GoRegex::is_match`] on a text of so many bytes, in steps of [`crate::rules::Limits`].
+    pub(crate) fn steps(&self, bytes: usize) -> usize {
+        self.engine.steps(bytes)
     }
 
     /// What every matching text must have: conditions for an index over many patterns.

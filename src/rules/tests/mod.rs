@@ -4,6 +4,8 @@ mod explain;
 mod fields;
 mod language;
 mod messages;
+mod nasty;
+mod program;
 mod random;
 mod safety;
 mod times;

@@ -172,7 +172,7 @@ fn fast_ways_agree_with_the_oracle() {
         let by_meta = GoRegex::with_limits(&pattern, &meta_only).unwrap();
         kinds.extend([&regex, &by_meta].map(|regex| match &regex.engine {
             Engine::Dfa(..) => "dfa",
-            Engine::Meta(_) => "meta",
+            Engine::Meta(..) => "meta",
             _ => "literal",
         }));
         for _ in 0..3 {
@@ -291,7 +291,7 @@ fn several_threads_search_at_once() {
         (large.as_str(), "w7".repeat(9), "w7".repeat(8)),
     ] {
         let regex = GoRegex::new(pattern).unwrap();
-        assert_eq!(matches!(regex.engine, Engine::Meta(_)), pattern == large);
+        assert_eq!(matches!(regex.engine, Engine::Meta(..)), pattern == large);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
