@@ -126,7 +126,8 @@ pub(crate) fn accept(store: &Store, tasks: &[(SinkNumber, Task)]) -> Result<(), 
     let (told, answer) = crossbeam_channel::bounded(1);
     store.accept(tasks, Box::new(move |result| told.send(result).expect("somebody waits")));
     store.commit();
-    answer.try_recv().expect("an answer")
+    // Another thread may be the one that syncs.
+    answer.recv_timeout(LATER).expect("an answer")
 }
 
 /// Accepts one task for sink 0.

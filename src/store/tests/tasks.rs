@@ -21,7 +21,7 @@ struct Slow {
 }
 
 /// The oldest in a state.
-fn oldest<'m>(model: &'m mut [Slow], wanted: impl Fn(&Slow) -> bool) -> Option<&'m mut Slow> {
+fn oldest(model: &mut [Slow], wanted: impl Fn(&Slow) -> bool) -> Option<&mut Slow> {
     model.iter_mut().filter(|t| wanted(t)).min_by_key(|t| t.order)
 }
 

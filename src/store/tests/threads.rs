@@ -98,6 +98,6 @@ fn a_million_pending_tasks() {
     let (store, report) = open_settings(big, &clock);
     let took = started.elapsed();
     assert_eq!(report.pending, 1_000_000);
-    println!("{took:?}, {} bytes of memory a task", (pages() - before) * 4096 / 1_000_000);
+    eprintln!("{took:?}, {} bytes of memory a task", (pages() - before) * 4096 / 1_000_000);
     assert_eq!(store.pending(S0), 1_000_000);
 }
