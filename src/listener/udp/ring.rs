@@ -169,7 +169,7 @@ mod tests {
         let thread = threads::spawn("test-receiver", move || {
             for n in 0..COUNT {
                 while !receiver.wait_for_room(soon()) {}
-                receiver.fill(|to| to.push(&n.to_le_bytes(), n % 7 == 0));
+                receiver.fill(|to| to.push(&n.to_le_bytes(), n.is_multiple_of(7)));
             }
             receiver.close();
         })
@@ -181,7 +181,10 @@ mod tests {
                 Taken::Some => {
                     assert!(taken.held_bytes() < 1000 + 4 + size_of::<Frame>());
                     for (datagram, cut) in taken.iter() {
-                        assert_eq!((datagram, cut), (&expected.to_le_bytes()[..], expected % 7 == 0));
+                        assert_eq!(
+                            (datagram, cut),
+                            (&expected.to_le_bytes()[..], expected.is_multiple_of(7))
+                        );
                         expected += 1;
                     }
                     taken.clear();
