@@ -37,6 +37,28 @@
 //! 6. No secret and no record body in diagnostics.
 //! 7. Metric names exist only in [`metrics`].
 //!
+//! # What threads share between a socket and its ack
+//!
+//! Each with the reason why it makes nobody wait for another record's disk, network or rotation.
+//!
+//! | shared | how | who may hold it, and for how long |
+//! |---|---|---|
+//! | the poller, listening sockets | epoll in one-shot mode; a mutex per listening socket | one thread gets an event; accepting is the kernel's |
+//! | a connection (`listener::slots`) | a mutex each | the thread that serves it, or the one that sends its parked reply: two records of one connection only |
+//! | free connection slots | a mutex | a push or a pop |
+//! | bytes buffered, stage, metrics | atomics | |
+//! | rules, groups, decoder, index | immutable | |
+//! | a log file's current generation, its room, its descriptors | an atomic snapshot, an addition, an exchange | an append shares with another one of the same file only what the kernel does to order two writes |
+//! | a torn write's fragments | a mutex | only after a write that fell short: a push |
+//! | standard output, where there are no groups | a mutex where it is a pipe or a terminal | the write itself: all records go to one stream in turn |
+//! | a sink's queue | bounded channel | `try_send` |
+//! | a sink's waiting room (`enqueue_mode: wait`) | a mutex | moving one task |
+//! | the store's tasks (`store`) | a mutex | changing the index and copying records into the journal's buffer; never a read, a write or a sync |
+//! | the journal's buffer (`store::journal`) | a mutex | copying records, or exchanging two buffers; the sync happens without it |
+//! | received datagrams (`listener::udp`) | a mutex | copying a batch, or exchanging two buffers |
+//!
+//! A sync holds up one thread of the pool at most, and the pool has one more for it.
+//!
 //! # Words
 //!
 //! Frame: the bytes of one record as received. Record: a decoded audit entry. Field: a typed path in a record.
