@@ -40,10 +40,13 @@ fuzz_target!(|input: &[u8]| {
         // An odd step stops at each piece, as a reader does that may take no more for now.
         let go_on = step % 2 == 0;
         let used = framer.feed(&rest[..length], &limits, |piece| {
-            pieces.push(match piece {
-                Piece::Line(line) => Owned::Line(line.to_vec()),
-                Piece::Oversize(head) => Owned::Oversize(head.to_vec()),
-            });
+            match piece {
+                Piece::Lines(lines) => {
+                    assert!((1..=256).contains(&lines.len()));
+                    pieces.extend(lines.iter().map(|line| Owned::Line(line.to_vec())));
+                }
+                Piece::Oversize(head) => pieces.push(Owned::Oversize(head.to_vec())),
+            }
             go_on
         });
         assert!(used <= length && (used == length || !go_on));

@@ -8,7 +8,7 @@ use super::check_messages::{mismatch, no_member, path_names, path_text};
 use super::check_operators::binary_ty;
 use super::env::{EnvKind, Environment};
 use super::error::{RuleError, nearest};
-use super::go_regex::GoRegex;
+use super::go_regex::{GoRegex, GoRegexError, RegexLimits};
 use super::methods;
 use super::types::{Function, Ty, TyKind};
 
@@ -19,7 +19,8 @@ pub(crate) type Checked = Result<Ty, RuleError>;
 /// # Errors
 /// The first thing that the language refuses.
 pub(crate) fn check(node: &mut Node, env: &Environment, limits: &Limits) -> Checked {
-    Checker { env, limits, scopes: Vec::new(), variables: Vec::new() }.visit(node)
+    Checker { env, limits, scopes: Vec::new(), variables: Vec::new(), regexes: RegexBudget::default() }
+        .visit(node)
 }
 
 pub(crate) struct Checker<'e> {
@@ -27,6 +28,7 @@ pub(crate) struct Checker<'e> {
     limits: &'e Limits,
     scopes: Vec<Scope>,
     variables: Vec<(Box<str>, Ty)>,
+    regexes: RegexBudget,
 }
 
 /// An open predicate.
@@ -190,7 +192,7 @@ impl Checker<'_> {
         if op == BinaryOp::Matches
             && let Kind::Str(pattern) = &right.kind
         {
-            constant_regex(pattern, right.span, self.limits)?;
+            self.regexes.check(pattern, right.span, self.limits)?;
         }
         match binary_ty(op, &l, &r) {
             Some(ty) => Ok(ty),
@@ -417,20 +419,49 @@ impl Checker<'_> {
     }
 }
 
-/// A pattern that is known when the rule is compiled.
-pub(crate) fn constant_regex(pattern: &[u8], span: Span, limits: &Limits) -> Result<GoRegex, RuleError> {
-    let text = String::from_utf8_lossy(pattern);
-    if text.len() > limits.regex_bytes_max {
-        let message =
-            format!("the pattern has {} bytes, the limit is {}", text.len(), limits.regex_bytes_max);
-        return Err(RuleError::new(span.range(), message));
+/// What the regular expressions of a rule take so far, in bytes of their programs.
+#[derive(Debug, Default)]
+pub(crate) struct RegexBudget {
+    used_bytes: usize,
+}
+
+impl RegexBudget {
+    /// Judges a pattern that is known when the rule is compiled, and pays for it. Builds nothing.
+    pub(crate) fn check(&mut self, pattern: &[u8], span: Span, limits: &Limits) -> Result<(), RuleError> {
+        let text = String::from_utf8_lossy(pattern);
+        if text.len() > limits.regex_bytes_max {
+            let message =
+                format!("the pattern has {} bytes, the limit is {}", text.len(), limits.regex_bytes_max);
+            return Err(RuleError::new(span.range(), message));
+        }
+        let bytes =
+            GoRegex::check(&text, &RegexLimits::default()).map_err(|error| bad_regex(&error, span))?;
+        self.used_bytes = self.used_bytes.saturating_add(bytes);
+        if self.used_bytes > limits.regex_programs_bytes_max {
+            let message = format!(
+                "the regular expressions up to this one take {} bytes, the limit for a rule is {}",
+                self.used_bytes, limits.regex_programs_bytes_max
+            );
+            return Err(RuleError::new(span.range(), message)
+                .help("use lower repeat counts or smaller character classes, or several rules"));
+        }
+        Ok(())
     }
-    GoRegex::new(&text).map_err(|error| {
-        RuleError::new(
-            span.range(),
-            format!("bad regular expression: {}: `{}`", error.message, error.fragment),
-        )
-    })
+
+    /// As [`RegexBudget::check`], and compiles the pattern.
+    pub(crate) fn compile(
+        &mut self,
+        pattern: &[u8],
+        span: Span,
+        limits: &Limits,
+    ) -> Result<GoRegex, RuleError> {
+        self.check(pattern, span, limits)?;
+        GoRegex::new(&String::from_utf8_lossy(pattern)).map_err(|error| bad_regex(&error, span))
+    }
+}
+
+fn bad_regex(error: &GoRegexError, span: Span) -> RuleError {
+    RuleError::new(span.range(), format!("bad regular expression: {}: `{}`", error.message, error.fragment))
 }
 
 /// Only named for its use in messages about arguments.

@@ -7,7 +7,7 @@ use memchr::memmem::Finder;
 
 use super::Limits;
 use super::ast::{BinaryOp, BuiltinCall, Kind, Literal, LogicOp, Node, UnaryOp};
-use super::check::constant_regex;
+use super::check::RegexBudget;
 use super::check_builtins::{BUILTIN_NAMES, takes};
 use super::code::{
     Body, Compare, Cond, CondKind, Equality, Ex, ExKind, FieldRead, Key, Loop, LoopName, Member, StrSet,
@@ -31,7 +31,8 @@ pub(crate) fn lower(
     plan: &mut FieldPlan,
     limits: &Limits,
 ) -> Lowered<(Ex, usize)> {
-    let mut lowering = Lowering { env, plan, limits, scopes: Vec::new(), variables: 0 };
+    let mut lowering =
+        Lowering { env, plan, limits, scopes: Vec::new(), variables: 0, regexes: RegexBudget::default() };
     let code = lowering.ex(node)?;
     Ok((code, lowering.variables))
 }
@@ -42,6 +43,7 @@ struct Lowering<'e, 'p> {
     limits: &'e Limits,
     scopes: Vec<(Box<str>, usize)>,
     variables: usize,
+    regexes: RegexBudget,
 }
 
 /// A path of the record that is known when the rule is compiled.
@@ -369,7 +371,7 @@ impl Lowering<'_, '_> {
     fn comparison(&mut self, op: BinaryOp, left: &Node, right: &Node, node: &Node) -> Lowered<CondKind> {
         match (op, &right.kind) {
             (BinaryOp::Matches, Kind::Str(pattern)) => {
-                let regex = constant_regex(pattern, right.span, self.limits)?;
+                let regex = self.regexes.compile(pattern, right.span, self.limits)?;
                 return self.str_test(left, StrTest::Matches(Arc::new(regex)));
             }
             (BinaryOp::Contains | BinaryOp::StartsWith | BinaryOp::EndsWith, Kind::Str(text)) => {

@@ -83,6 +83,8 @@ pub struct Limits {
     pub depth_max: usize,
     /// Bytes of a regular expression.
     pub regex_bytes_max: usize,
+    /// Bytes of the programs of all regular expressions of a rule, as [`go_regex::GoRegex::check`] reckons them.
+    pub regex_programs_bytes_max: usize,
     /// Steps of one evaluation: about one for each operation or element, for 64 bytes of text read, or 16 written.
     pub steps_max: usize,
     /// Elements of arrays that one evaluation makes, as the Go library's memory budget counts them.
@@ -98,6 +100,7 @@ impl Default for Limits {
             nodes_max: 10_000,
             depth_max: 100,
             regex_bytes_max: 10_000,
+            regex_programs_bytes_max: 4 * 1024 * 1024,
             steps_max: 100_000,
             memory_elements_max: 1_000_000,
             memory_bytes_max: 16 * 1024 * 1024,

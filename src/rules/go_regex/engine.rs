@@ -18,6 +18,9 @@ use super::node::never_matches;
 const DFA_NFA_STATES_MAX: usize = 2000;
 /// Memory for building a DFA, in units of the finished one.
 const DFA_BUILD_FACTOR: usize = 8;
+/// Room for building a program, in units of the limit that its reckoned size has kept to: builders need more than what is left
+/// in the end, and what reads backwards shares less.
+const PROGRAM_BUILD_FACTOR: usize = 4;
 /// Bytes of a one-pass DFA inside the meta engine.
 const ONEPASS_BYTES_MAX: usize = 64 * 1024;
 
@@ -59,7 +62,7 @@ impl Engine {
         }
         let config = thompson::Config::new()
             .which_captures(WhichCaptures::None)
-            .nfa_size_limit(Some(limits.program_bytes_max));
+            .nfa_size_limit(Some(program_build_bytes_max(limits)));
         let nfa = thompson::Compiler::new().configure(config).build_from_hir(hir).ok()?;
         Engine::dfa(hir, &nfa, limits).or_else(|| Engine::meta(hir, nfa.states().len(), limits))
     }
@@ -132,7 +135,7 @@ impl Engine {
     fn meta(hir: &Hir, states: usize, limits: &RegexLimits) -> Option<Engine> {
         let config = meta::Config::new()
             .which_captures(WhichCaptures::None)
-            .nfa_size_limit(Some(limits.program_bytes_max))
+            .nfa_size_limit(Some(program_build_bytes_max(limits)))
             .onepass_size_limit(Some(ONEPASS_BYTES_MAX))
             .hybrid_cache_capacity(limits.cache_bytes_max);
         let regex = meta::Builder::new().configure(config).build_from_hir(hir).ok()?;
@@ -196,6 +199,10 @@ impl Engine {
             Engine::Meta(regex, _) => regex.memory_usage(),
         }
     }
+}
+
+fn program_build_bytes_max(limits: &RegexLimits) -> usize {
+    limits.program_bytes_max.saturating_mul(PROGRAM_BUILD_FACTOR)
 }
 
 /// Every match begins at the start of the text.

@@ -30,6 +30,7 @@ mod engine;
 mod node;
 mod parse;
 mod required;
+mod size;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -38,6 +39,8 @@ mod unicode;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
+
+use regex_syntax::hir::Hir;
 
 use engine::Engine;
 pub use engine::LiteralTest;
@@ -55,8 +58,9 @@ thread_local! {
 pub struct RegexLimits {
     /// Bytes of the pattern text.
     pub pattern_bytes_max: usize,
-    /// Bytes of the compiled program (the NFA), and of the character classes that go into it. While a pattern
-    /// is compiled, and for a program that does not fit `dfa_bytes_max`, there may be a few times as much.
+    /// Bytes of the compiled program (the NFA), reckoned before it is built, and of the character classes that go
+    /// into it. While a pattern is compiled, and for a program that does not fit `dfa_bytes_max`, there may be a
+    /// few times as much.
     pub program_bytes_max: usize,
     /// Bytes of a DFA built in advance. A pattern that would need more is searched in other ways.
     pub dfa_bytes_max: usize,
@@ -73,7 +77,7 @@ impl Default for RegexLimits {
     fn default() -> RegexLimits {
         RegexLimits {
             pattern_bytes_max: 64 * 1024,
-            program_bytes_max: 16 * 1024 * 1024,
+            program_bytes_max: 2 * 1024 * 1024,
             dfa_bytes_max: 64 * 1024,
             cache_bytes_max: 512 * 1024,
             depth_max: 1000,
@@ -128,31 +132,18 @@ impl GoRegex {
     /// # Errors
     /// As [`GoRegex::new`].
     pub fn with_limits(pattern: &str, limits: &RegexLimits) -> Result<GoRegex, GoRegexError> {
-        if pattern.len() > limits.pattern_bytes_max {
-            let mut fragment = pattern[..pattern.floor_char_boundary(64)].to_owned();
-            fragment.push_str("...");
-            return Err(GoRegexError {
-                span: 0..pattern.len(),
-                message: format!(
-                    "{}: {} bytes, at most {} are allowed; use several patterns",
-                    parse::TOO_LARGE,
-                    pattern.len(),
-                    limits.pattern_bytes_max
-                ),
-                fragment,
-            });
-        }
-        let hir = engine::trim(parse::parse(pattern, limits)?);
-        let engine = Engine::new(&hir, limits).ok_or_else(|| GoRegexError {
-            span: 0..pattern.len(),
-            message: format!(
-                "{}: the program takes more than {} bytes; use lower repeat counts or smaller character classes",
-                parse::TOO_LARGE,
-                limits.program_bytes_max
-            ),
-            fragment: pattern.to_owned(),
-        })?;
+        let (hir, _) = translated(pattern, limits)?;
+        let engine = Engine::new(&hir, limits).ok_or_else(|| program_too_large(pattern, limits))?;
         Ok(GoRegex { pattern: pattern.to_owned(), engine, required: Required::new(&hir) })
+    }
+
+    /// Judges `pattern` as [`GoRegex::with_limits`] does, without building what searches. Returns the bytes that
+    /// the program is reckoned to take, as [`RegexLimits::program_bytes_max`] counts them.
+    ///
+    /// # Errors
+    /// As [`GoRegex::new`].
+    pub fn check(pattern: &str, limits: &RegexLimits) -> Result<usize, GoRegexError> {
+        translated(pattern, limits).map(|(_, program_bytes)| program_bytes)
     }
 
     /// The pattern as it was given.
@@ -209,5 +200,39 @@ impl GoRegex {
     /// Heap bytes of the pattern and its program, without caches that searching may add.
     pub fn memory_bytes(&self) -> usize {
         self.pattern.len() + self.engine.memory_bytes()
+    }
+}
+
+/// The tree of `pattern`, and the bytes of its program.
+fn translated(pattern: &str, limits: &RegexLimits) -> Result<(Hir, usize), GoRegexError> {
+    if pattern.len() > limits.pattern_bytes_max {
+        let mut fragment = pattern[..pattern.floor_char_boundary(64)].to_owned();
+        fragment.push_str("...");
+        return Err(GoRegexError {
+            span: 0..pattern.len(),
+            message: format!(
+                "{}: {} bytes, at most {} are allowed; use several patterns",
+                parse::TOO_LARGE,
+                pattern.len(),
+                limits.pattern_bytes_max
+            ),
+            fragment,
+        });
+    }
+    let hir = engine::trim(parse::parse(pattern, limits)?);
+    let program_bytes = size::program_bytes(&hir, limits.program_bytes_max)
+        .ok_or_else(|| program_too_large(pattern, limits))?;
+    Ok((hir, program_bytes))
+}
+
+fn program_too_large(pattern: &str, limits: &RegexLimits) -> GoRegexError {
+    GoRegexError {
+        span: 0..pattern.len(),
+        message: format!(
+            "{}: the program takes more than {} bytes; use lower repeat counts or smaller character classes",
+            parse::TOO_LARGE,
+            limits.program_bytes_max
+        ),
+        fragment: pattern.to_owned(),
     }
 }

@@ -60,6 +60,21 @@ fn deep_rules_are_refused_and_long_ones_are_not() {
 }
 
 #[test]
+fn the_regular_expressions_of_a_rule_have_a_size_limit_together() {
+    let test = |count: usize| format!("Request.Path matches {:?}", format!(r"\pL{{{count}}}x"));
+    let any = |rules: usize| vec![test(100); rules].join(" or ");
+    assert_eq!(matches(RECORD, &any(2)), Ok(false));
+    let error = refused(&any(1_000));
+    assert!(error.message.contains("the limit for a rule is 4194304"), "{}", error.message);
+    let before = Limits::default().regex_programs_bytes_max / (100 * 827 * 20);
+    assert_eq!(any(1_000)[..error.span.start].matches("matches").count(), before + 1);
+    assert!(refused(&test(1_000)).message.contains("the program takes more than 2097152 bytes"));
+    // Patterns that only folding makes constant count as well.
+    let folded = vec![r#"Request.Path matches ("\\pL{100}" + "x")"#; 1_000].join(" or ");
+    assert!(refused(&folded).message.contains("the limit for a rule is"));
+}
+
+#[test]
 fn operands_that_are_evaluated_twice_count_as_copies() {
     // Each level doubles the middle operand: without a bound the tree would have 2^50 parts.
     let mut source = String::from("1");
