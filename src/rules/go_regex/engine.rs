@@ -54,6 +54,11 @@ pub(super) enum Engine {
     Meta(Box<meta::Regex>, usize),
 }
 
+/// A text of up to so many bytes costs [`ORDINARY_TEXT_STEPS_MAX`] at most.
+const ORDINARY_TEXT_BYTES: usize = 16 * 1024;
+/// A quarter of the steps that an evaluation has by default.
+const ORDINARY_TEXT_STEPS_MAX: usize = 25_000;
+
 impl Engine {
     /// The engine for `hir`, which has been through [`trim`]; `None` if the program would be too large.
     pub(super) fn new(hir: &Hir, limits: &RegexLimits) -> Option<Engine> {
@@ -178,10 +183,13 @@ impl Engine {
     }
 
     /// The work of searching so many bytes, in steps of [`crate::rules::Limits`]. The meta engine may have to follow every state
-    /// at every byte, though it seldom has to.
+    /// at every byte, though it seldom has to: a text of ordinary length is searched whatever the pattern, a few times in one evaluation.
     pub(super) fn steps(&self, bytes: usize) -> usize {
         match self {
-            Engine::Meta(_, states) => bytes.saturating_mul(*states) / 32,
+            Engine::Meta(_, states) => {
+                let worst = bytes.saturating_mul(*states) / 32;
+                if bytes <= ORDINARY_TEXT_BYTES { worst.min(ORDINARY_TEXT_STEPS_MAX) } else { worst }
+            }
             Engine::Dfa(..) => bytes / 8,
             _ => bytes / 64,
         }

@@ -145,3 +145,16 @@ fn the_deepest_rules_run() {
         assert_eq!(value(&nested("(nil ?? ", "3", ")", times / 2)), r#"{"int":"3"}"#);
     }
 }
+
+#[test]
+fn large_patterns_are_answered_on_texts_of_ordinary_length() {
+    for pattern in
+        [".{1000}", "(?i)[a-z ]{1000}", r"\\pL{100}", "(a|b|c|.){1000}", r"[\\w\\s]{1000}", "[^/]{400}b"]
+    {
+        for (text, expected) in [("\"x\"", false), ("repeat(\"a\", 9000) + \"b\"", true)] {
+            // Not folded while compiling: the field is read.
+            let rule = format!("(Type + {text}) matches \"{pattern}\"");
+            assert_eq!(value(&rule), format!(r#"{{"bool":{expected}}}"#), "{rule}");
+        }
+    }
+}
