@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::crash::{SEGMENT, Shared, Worker, locked, small_settings};
+use super::promise::{SEGMENT, Shared, Worker, locked, small_settings};
 use super::support::*;
 use crate::metrics::Registry;
 use crate::side_effect::retry::GiveUp;
