@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::promise::{Shared, Worker, small_settings};
+use super::promise::{SEGMENT, Shared, Worker, small_settings};
 use super::support::*;
 use crate::metrics::Registry;
 use crate::side_effect::retry::GiveUp;
@@ -12,6 +12,7 @@ use crate::side_effect::{End, Ledger, Refused, SinkNumber, Task, TaskId};
 use crate::store::disk::sim::{Fault, Sim, World};
 use crate::store::disk::{Disk, DiskFile, Listed, Lock, LockError};
 use crate::store::inner::{Bugs, Log};
+use crate::store::journal::{Class, Entry as Record, Journal, Options};
 use crate::store::look::{Looked, look_on};
 use crate::store::{Filter, Kind, OpenError, Reason, Standing, Store, set_aside};
 
@@ -143,6 +144,48 @@ fn carried_tasks_are_looked_at_with_their_last_failure() {
     sim.set_fault(Some(Fault::Reads));
     let refused = self::looked(&sim).expect_err("a disk that does not read").to_string();
     assert!(refused.starts_with("async.durable.dir q: cannot read"), "{refused}");
+}
+
+#[test]
+fn records_that_nobody_knows_are_told_with_their_file_in_either_log() {
+    let sim = Sim::default();
+    for dir in ["q", "q/dead"] {
+        let quiet: crate::store::journal::Watch = Arc::new(|_| ());
+        let mut options = Options::new(14 * SEGMENT, 7, quiet);
+        options.segment_bytes = SEGMENT as u32;
+        options.record_bytes_max = 1000;
+        let (journal, _) = Journal::open(sim.disk(dir), options, &mut |_, _| ()).expect("a journal");
+        let entry = Record { kind: 99, body: b"of a later release" };
+        journal.append(Class::Accept, &[entry], Box::new(|_| ())).expect("room");
+        journal.close().expect("closed");
+    }
+    let report = looked(&sim).expect("looked").report;
+    let told: Vec<String> = report.damages.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("dead/0000000000000001.seg at byte 4096: "), "{told:?}");
+    assert!(told[1].starts_with("0000000000000001.seg at byte 4096: "), "{told:?}");
+    for damage in &report.damages {
+        assert!(damage.what.ends_with("the record is left out") && !damage.what.contains(".seg"), "{damage}");
+    }
+}
+
+#[test]
+fn a_drop_while_the_disk_takes_nothing_is_made_good_later() {
+    let (sim, model) = (Sim::default(), Shared::default());
+    let w = worker(&sim, &model);
+    w.accept(3, 10, None).expect("accepted");
+    sim.set_fault(Some(Fault::AllSyncs));
+    // The first one breaks the log, the second one is refused by it.
+    for _ in 0..2 {
+        let dropped = w.store.drop(&Filter::default(), 1);
+        assert!(dropped[0].result.as_ref().is_err_and(|e| e.contains("once the disk")), "{dropped:?}");
+    }
+    assert_eq!(w.store.inner.state.lock().lost.len(), 2);
+    sim.set_fault(None);
+    w.tick();
+    w.tick();
+    w.store.commit();
+    assert_eq!(looked(&sim).expect("looked").report.pending, 1);
 }
 
 /// A disk that is another one from some time on.
