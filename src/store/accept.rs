@@ -64,10 +64,8 @@ impl Inner {
             }
             Err(refused) => {
                 drop(state);
-                match slot.lock().take() {
-                    Some(done) => Err((refused, done)),
-                    None => Ok(()),
-                }
+                let done = slot.lock().take();
+                done.map_or(Ok(()), |done| Err((refused, done)))
             }
         }
     }

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Store;
 use super::api::{Dropped, Filter, Item, Kind, Listed, Replayed, Standing};
-use super::body::{Body, History, Reason, Removal, TaskBody, from_ns, time_of, to_ns};
+use super::body::{Body, Failure, History, Reason, Removal, TaskBody, from_ns, time_of, to_ns};
 use super::dead::DeadEntry;
 use super::inner::{Inner, Log, State};
 use super::tasks::{Destination, Entry, State as TaskState};
@@ -159,7 +159,7 @@ impl Inner {
                 }
                 Err(_) if self.state.lock().tasks.get(id).is_some_and(|now| now.at != entry.at) => {}
                 Err(e) => {
-                    let task = TaskBody { order: entry.order, ..unread(&entry, &sink, &group) };
+                    let task = super::bury::without_record(&entry, &sink, &group);
                     let mut item = item(Kind::Pending, standing, known, &history, &task, 0);
                     item.error = format!("the record cannot be read: {e}");
                     return Some((item, Vec::new()));
@@ -170,19 +170,47 @@ impl Inner {
     }
 
     fn dead_item(&self, id: u128) -> Option<(Item, Vec<u8>)> {
-        let (entry, known) = {
-            let state = self.state.lock();
-            let entry = *state.dead.get(id).filter(|e| e.settled)?;
-            (entry, state.tasks.destinations.get(entry.sink as usize).is_some_and(|d| d.number.is_some()))
-        };
         let mut buf = Vec::new();
-        self.dead.read(entry.at, &mut buf).ok()?;
-        match Body::decode(super::body::DEAD_LETTER, &buf) {
-            Ok(Body::DeadLetter { dead_ns, history, task }) => {
-                let item = item(Kind::Dead, Standing::Dead, known, &history, &task, dead_ns);
-                Some((item, task.record.to_vec()))
+        // Twice, as with tasks.
+        for _ in 0..2 {
+            let (entry, sink, group, known) = {
+                let state = self.state.lock();
+                let entry = *state.dead.get(id).filter(|e| e.settled)?;
+                let d = state.tasks.destinations.get(entry.sink as usize)?;
+                (entry, Arc::clone(&d.sink), Arc::clone(&d.group), d.number.is_some())
+            };
+            match self.read_dead(&entry, &mut buf) {
+                Ok((history, task)) => {
+                    let item = item(Kind::Dead, Standing::Dead, known, &history, &task, entry.dead_ns);
+                    return Some((item, task.record.to_vec()));
+                }
+                Err(_) if self.state.lock().dead.get(id).is_some_and(|now| now.at != entry.at) => {}
+                Err(e) => {
+                    let failure = Failure { reason: Some(entry.reason), error: e, ..Failure::default() };
+                    let history = History { failure, ..History::default() };
+                    let task = super::bury::without_record(
+                        &Entry::new(id, 0, entry.accepted_ns, entry.at, 0, entry.sink),
+                        &sink,
+                        &group,
+                    );
+                    let item = item(Kind::Dead, Standing::Dead, known, &history, &task, entry.dead_ns);
+                    return Some((item, Vec::new()));
+                }
             }
-            _ => None,
+        }
+        None
+    }
+
+    /// A dead letter's history and task, or why they cannot be read. Blocks for the disk.
+    fn read_dead<'b>(
+        &self,
+        entry: &DeadEntry,
+        buf: &'b mut Vec<u8>,
+    ) -> Result<(History, TaskBody<'b>), String> {
+        self.dead.read(entry.at, buf).map_err(|e| format!("the record cannot be read: {e}"))?;
+        match Body::decode(super::body::DEAD_LETTER, buf) {
+            Ok(Body::DeadLetter { history, task, .. }) if task.id == entry.id => Ok((history, task)),
+            _ => Err("the record cannot be read: it is another one's".to_owned()),
         }
     }
 
@@ -197,10 +225,7 @@ impl Inner {
     fn replay_one(self: &Arc<Self>, id: u128) -> Result<TaskId, String> {
         let entry = *self.state.lock().dead.get(id).ok_or("it is not there any more")?;
         let mut buf = Vec::new();
-        self.dead.read(entry.at, &mut buf).map_err(|e| format!("it cannot be read: {e}"))?;
-        let Ok(Body::DeadLetter { history, task, .. }) = Body::decode(super::body::DEAD_LETTER, &buf) else {
-            return Err("it cannot be read".to_owned());
-        };
+        let (history, task) = self.read_dead(&entry, &mut buf)?;
         if entry.reason == Reason::Damaged {
             return Err("its record is lost, there is nothing to deliver".to_owned());
         }
@@ -342,10 +367,6 @@ fn standing(state: TaskState) -> Standing {
         TaskState::Held => Standing::Delayed,
         TaskState::Dying | TaskState::Burying | TaskState::Parked => Standing::Dying,
     }
-}
-
-fn unread<'a>(entry: &Entry, sink: &'a str, group: &'a str) -> TaskBody<'a> {
-    super::bury::without_record(entry, sink, group)
 }
 
 /// What is shown of a task.

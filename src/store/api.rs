@@ -68,8 +68,6 @@ pub enum OpenError {
         /// Why it failed.
         error: std::io::Error,
     },
-    /// The files are not this program's, or from a later version of it, or some are missing.
-    Damaged(String),
     /// A setting that cannot be used.
     Setting(String),
 }
@@ -86,7 +84,7 @@ impl fmt::Display for OpenError {
                 f.write_str("; stop it first, or give this one a directory of its own")
             }
             OpenError::Io { doing, error } => write!(f, "{doing}: {error}"),
-            OpenError::Damaged(what) | OpenError::Setting(what) => f.write_str(what),
+            OpenError::Setting(what) => f.write_str(what),
         }
     }
 }
@@ -100,7 +98,7 @@ pub struct Damage {
     pub file: String,
     /// Where in it.
     pub offset: u64,
-    /// What is wrong there.
+    /// What is wrong there, without the place.
     pub what: String,
 }
 

@@ -16,6 +16,8 @@
 //! | 20 | DeadLetter (in `dead/`) | dead at: time, history, task |
 //! | 21 | Removed (in `dead/`) | id `u128`, why `u8` (1 dropped, 2 replayed, 3 made room) |
 //!
+//! No kind says that a task has got its limit later: every task has it from its acceptance on, those of the predecessor from their import.
+//!
 //! * task: id `u128`, order `u64` (of acceptance), accepted at: time, expires at: time, limit of attempts `u32` (0: none), origin `u128` (id of
 //!   the dead letter that it replays, 0: none), attempts made before under that id `u32`, sink text, group text, source text, record `u32` length
 //!   and bytes.

@@ -1,6 +1,5 @@
 //! What the parts of the store share.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -101,12 +100,7 @@ pub(crate) struct Inner {
     pub(crate) bugs: Bugs,
 }
 
-thread_local! {
-    /// Whether this thread is within an append: a `done` that is called then was refused, which the append's answer says too.
-    static APPENDING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Told what became of an append. Unlike [`Done`] it is not called when the append itself is refused.
+/// Told what became of an append; not called when the append itself is refused.
 pub(crate) type Outcome = Box<dyn FnOnce(&Arc<Inner>, Result<(), Refused>) + Send>;
 
 /// Bytes of records that a segment can hold.
@@ -159,15 +153,8 @@ impl Inner {
         let entries: Vec<Entry<'_>> =
             entries.iter().map(|(kind, body)| Entry { kind: *kind, body }).collect();
         let inner = Arc::clone(self);
-        let done: Done = Box::new(move |result| {
-            if !APPENDING.get() {
-                outcome(&inner, result);
-            }
-        });
-        APPENDING.set(true);
-        let appended = self.journal(log).append(class, &entries, done);
-        APPENDING.set(false);
-        appended
+        let done: Done = Box::new(move |result| outcome(&inner, result));
+        self.journal(log).append(class, &entries, done)
     }
 
     /// Appends the end (or a failure) of something; what a fault keeps from the disk is appended again later. Called with `state` locked.

@@ -120,7 +120,7 @@ impl Inner {
                     continue;
                 }
                 let before = state.lost_of(log).len();
-                let dead = matches!(body, Body::DeadLettered { .. }).then(|| id_of(&body));
+                let dead = if let Body::DeadLettered { id } = body { Some(id) } else { None };
                 let at = self.append_end(&mut state, log, &body, move |inner| {
                     if let Some(id) = dead {
                         inner.state.lock().dead.settle(id);
@@ -163,12 +163,5 @@ impl Inner {
         let dead = self.dead.close();
         let pending = self.pending.close();
         dead.and(pending)
-    }
-}
-
-fn id_of(body: &Body<'_>) -> u128 {
-    match body {
-        Body::DeadLettered { id } => *id,
-        _ => 0,
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::admin::item;
 use super::api::{Filter, Item, Kind, Listed, OpenError, Report, Standing};
-use super::body::{Body, Failure, History, to_ns};
+use super::body::{Body, Failure, History, TaskBody, to_ns};
 use super::disk::{Disk, LOCK_NAME, RealDisk};
+use super::inner::Log;
 use super::journal::{Entry as Record, Journal, Position};
 use super::open::{DEAD_DIR, take_report};
 use super::recover::Recovery;
@@ -25,6 +26,8 @@ const DAMAGED: &str = ".damaged";
 pub struct Looked {
     /// As [`super::Store::list`] would list it.
     pub listed: Listed,
+    /// Items that belong there and are not, because their records could not be found when they were read for the second time.
+    pub left_out: u64,
     /// The record of the only item, where just one matches.
     pub record: Option<Vec<u8>>,
     /// What opening the store would find.
@@ -66,12 +69,10 @@ pub(super) fn look_on(
     let mut report = Report::default();
     if let Some(dead) = dead {
         let found = Journal::look(dead, &mut |at, record| recovery.dead_record(at, record)).map_err(error)?;
-        take_report(&mut report, &found, &mut recovery.odd, &|at| {
-            format!("{DEAD_DIR}/{:016}.seg", at.segment)
-        });
+        take_report(&mut report, &found, &mut recovery.odd, Log::Dead);
     }
     let found = Journal::look(pending, &mut |at, record| recovery.record(at, record)).map_err(error)?;
-    take_report(&mut report, &found, &mut recovery.odd, &|at| format!("{:016}.seg", at.segment));
+    take_report(&mut report, &found, &mut recovery.odd, Log::Pending);
     let todo = recovery.finish(to_ns(crate::clock::wall()));
     for id in &todo.ended {
         recovery.tasks.remove(*id);
@@ -86,11 +87,14 @@ pub(super) fn look_on(
     let (chosen, wanted, matched) = choose(&recovery, filter, limit);
     let mut details = Details::default();
     if let Some(dead) = dead {
-        Journal::look(dead, &mut |at, record| details.see(&wanted, true, at, record)).map_err(error)?;
+        Journal::look(dead, &mut |at, record| details.see(&recovery, &wanted, true, at, record))
+            .map_err(error)?;
     }
-    Journal::look(pending, &mut |at, record| details.see(&wanted, false, at, record)).map_err(error)?;
+    Journal::look(pending, &mut |at, record| details.see(&recovery, &wanted, false, at, record))
+        .map_err(error)?;
     let (items, record) = details.items(&recovery, &chosen);
-    Ok(Looked { listed: Listed { items, matched }, record, report })
+    let left_out = (chosen.len() - items.len()) as u64;
+    Ok(Looked { listed: Listed { items, matched }, left_out, record, report })
 }
 
 /// The oldest that match, and the records that tell of them.
@@ -124,77 +128,79 @@ fn choose(recovery: &Recovery, filter: &Filter, limit: usize) -> (Vec<(Kind, u12
     (chosen, wanted, matched)
 }
 
-/// What the second look finds.
+/// What the second look finds. Records are not kept but for the one that is asked for alone, so that what is held is as much as what is
+/// listed.
 #[derive(Default)]
 struct Details {
-    bodies: HashMap<(bool, u128), Vec<u8>>,
+    items: HashMap<(bool, u128), Item>,
     failures: HashMap<u128, Failure>,
+    record: Option<Vec<u8>>,
 }
 
-/// Bytes of bodies kept whole at most; beyond them only what stands before the record.
-const WHOLE_BYTES_MAX: usize = 64 << 20;
-
 impl Details {
-    fn see(&mut self, wanted: &Wanted, dead: bool, at: Position, record: Record<'_>) {
+    fn see(&mut self, recovery: &Recovery, wanted: &Wanted, dead: bool, at: Position, record: Record<'_>) {
         let Some(id) = wanted.get(&(dead, at)) else { return };
         match Body::decode(record.kind, record.body) {
             Ok(Body::Failed { failure, .. }) => drop(self.failures.insert(*id, failure)),
-            Ok(Body::Carried(history, _)) => {
+            Ok(Body::Carried(history, task)) => {
                 self.failures.insert(*id, history.failure);
-                self.keep(dead, *id, record);
+                self.pending(recovery, &task);
             }
-            Ok(_) => self.keep(dead, *id, record),
-            Err(_) => {}
+            Ok(Body::Accepted(task)) => self.pending(recovery, &task),
+            Ok(Body::DeadLetter { dead_ns, history, task }) => {
+                let sink = recovery.dead.get(*id).map_or(u32::MAX, |e| e.sink);
+                let known = known(recovery, sink);
+                let item = item(Kind::Dead, Standing::Dead, known, &history, &task, dead_ns);
+                self.keep(item, &task);
+            }
+            _ => {}
         }
     }
 
-    fn keep(&mut self, dead: bool, id: u128, record: Record<'_>) {
-        let held: usize = self.bodies.len() * 1024;
-        if held < WHOLE_BYTES_MAX || self.bodies.is_empty() {
-            let mut bytes = vec![record.kind];
-            bytes.extend_from_slice(record.body);
-            self.bodies.insert((dead, id), bytes);
-        }
+    fn pending(&mut self, recovery: &Recovery, task: &TaskBody<'_>) {
+        let Some(entry) = recovery.tasks.get(task.id) else { return };
+        let tried = entry.tried();
+        let failure = Failure {
+            last_ns: tried.last_ns,
+            next_due_ns: tried.next_due_ns,
+            reason: tried.reason,
+            ..Failure::default()
+        };
+        let history = History {
+            attempts: tried.attempts,
+            unfinished: tried.unfinished,
+            first_ns: tried.first_ns,
+            failure,
+        };
+        let standing = if tried.reason.is_some() { Standing::Dying } else { Standing::Waiting };
+        let item = item(Kind::Pending, standing, known(recovery, entry.sink), &history, task, 0);
+        self.keep(item, task);
     }
 
+    fn keep(&mut self, item: Item, task: &TaskBody<'_>) {
+        self.record = self.items.is_empty().then(|| task.record.to_vec());
+        self.items.insert((item.kind == Kind::Dead, task.id), item);
+    }
+
+    /// The items in the order of `chosen`, each with its last failure; and the record, if there is one item.
     fn items(mut self, recovery: &Recovery, chosen: &[(Kind, u128)]) -> (Vec<Item>, Option<Vec<u8>>) {
-        let known =
-            |sink: u32| recovery.tasks.destinations.get(sink as usize).is_some_and(|d| d.number.is_some());
         let mut items = Vec::with_capacity(chosen.len());
-        let mut record = None;
         for (kind, id) in chosen {
-            let Some(bytes) = self.bodies.remove(&(*kind == Kind::Dead, *id)) else { continue };
-            let Some((code, bytes)) = bytes.split_first() else { continue };
-            match Body::decode(*code, bytes) {
-                Ok(Body::Accepted(task) | Body::Carried(_, task)) => {
-                    let Some(entry) = recovery.tasks.get(*id) else { continue };
-                    let tried = entry.tried();
-                    let mut failure =
-                        self.failures.remove(id).filter(|_| tried.failed_at.is_some()).unwrap_or_default();
-                    failure.last_ns = tried.last_ns;
-                    failure.next_due_ns = tried.next_due_ns;
-                    failure.reason = tried.reason;
-                    let history = History {
-                        attempts: tried.attempts,
-                        unfinished: tried.unfinished,
-                        first_ns: tried.first_ns,
-                        failure,
-                    };
-                    let standing = if tried.reason.is_some() { Standing::Dying } else { Standing::Waiting };
-                    items.push(item(*kind, standing, known(entry.sink), &history, &task, 0));
-                    record = Some(task.record.to_vec());
-                }
-                Ok(Body::DeadLetter { dead_ns, history, task }) => {
-                    let sink = recovery.dead.get(*id).map_or(u32::MAX, |e| e.sink);
-                    items.push(item(*kind, Standing::Dead, known(sink), &history, &task, dead_ns));
-                    record = Some(task.record.to_vec());
-                }
-                _ => {}
+            let Some(mut item) = self.items.remove(&(*kind == Kind::Dead, *id)) else { continue };
+            let failed = recovery.tasks.get(*id).is_some_and(|e| e.tried().failed_at.is_some());
+            if let Some(failure) = self.failures.remove(id).filter(|_| failed && *kind == Kind::Pending) {
+                item.status = (failure.status != 0).then_some(failure.status);
+                item.error = failure.error;
             }
+            items.push(item);
         }
-        let single = items.len() == 1;
-        (items, record.filter(|_| single))
+        (items, self.record)
     }
+}
+
+/// Whether the configuration has the sink.
+fn known(recovery: &Recovery, sink: u32) -> bool {
+    recovery.tasks.destinations.get(sink as usize).is_some_and(|d| d.number.is_some())
 }
 
 /// Moves the files that were set aside because of damage (`*.damaged`) in `dir` and its dead letters' directory to `dir/quarantine/`. Their new

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use log::Level;
 use parking_lot::Mutex;
 
 use super::body::{Removal, from_ns};
@@ -142,31 +143,48 @@ impl Meters {
     /// What a journal tells.
     pub(crate) fn event(&self, log: Log, event: &Event) {
         let meters = self.of(log);
-        let which = match log {
-            Log::Pending => "the store of side effects",
-            Log::Dead => "the store of dead letters",
-        };
         match event {
             Event::Synced { records, took, .. } => {
                 meters.syncs.observe(*took);
                 meters.records.add(*records);
             }
-            Event::Broken { what } => {
+            Event::Broken { .. } => {
                 meters.up.set(0);
                 meters.faults.inc();
-                log::error!("{which}: {what}; nothing is accepted until a fresh segment can be written");
             }
-            Event::Opened => {
-                meters.up.set(1);
-                log::info!("{which}: the disk takes writes again, on a fresh segment");
-            }
-            Event::NoRoom { what } => {
-                log::error!("{which}: no room for another segment: {what}; what was accepted goes on");
-            }
-            Event::Room => log::info!("{which}: there is room again"),
-            Event::SetAside { file } => log::warn!(
-                "{which}: {file:?} was damaged and is not needed any more; `queue set-aside` moves it away"
-            ),
+            Event::Opened => meters.up.set(1),
+            Event::NoRoom { .. } | Event::Room | Event::SetAside { .. } => {}
+        }
+        if let Some((level, line)) = line(log, event) {
+            log::log!(level, "{line}");
         }
     }
 }
+
+/// What is said of an event in the diagnostics.
+fn line(log: Log, event: &Event) -> Option<(Level, String)> {
+    let which = match log {
+        Log::Pending => "the store of side effects",
+        Log::Dead => "the store of dead letters",
+    };
+    let (level, what) = match event {
+        Event::Synced { .. } => return None,
+        Event::Broken { what } => {
+            (Level::Error, format!("{what}; nothing is accepted until a fresh segment can be written"))
+        }
+        Event::Opened => (Level::Info, "the disk takes writes again, on a fresh segment".to_owned()),
+        Event::NoRoom { what } => {
+            (Level::Error, format!("no room for another segment: {what}; what was accepted goes on"))
+        }
+        Event::Room => (Level::Info, "there is room again".to_owned()),
+        Event::SetAside { file } => (
+            Level::Warn,
+            format!("{file:?} was damaged and is not needed any more; `queue set-aside` moves it away"),
+        ),
+    };
+    Some((level, format!("{which}: {what}")))
+}
+
+#[cfg(test)]
+#[path = "tests/meters.rs"]
+mod tests;

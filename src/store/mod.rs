@@ -30,6 +30,7 @@ mod bury;
 mod carry;
 mod dead;
 pub mod disk;
+mod entry;
 mod import;
 mod inner;
 pub mod journal;

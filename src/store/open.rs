@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, bounded};
+use log::Level;
 use parking_lot::Mutex;
 
 use super::api::{Damage, OpenError, Report, Settings};
@@ -172,7 +173,10 @@ pub(super) fn open_on(
             }
         })
     };
-    let dead_options = options(settings.dead_bytes_max, settings.segment_bytes, base.store, watch(Log::Dead));
+    let mut dead_options =
+        options(settings.dead_bytes_max, settings.segment_bytes, base.store, watch(Log::Dead));
+    // Nobody waits for a dead letter.
+    dead_options.spare_segments = 1;
     let dead_segment_bytes = u64::from(dead_options.segment_bytes);
     let dead_body_max = dead_options.record_bytes_max;
     let bytes_max = settings.bytes_max.saturating_sub(settings.dead_bytes_max);
@@ -183,14 +187,12 @@ pub(super) fn open_on(
         Journal::open(base.dead, dead_options, &mut |at, record| recovery.dead_record(at, record))
             .map_err(|e| journal_error(&settings, e))?;
     let mut report = Report::default();
-    take_report(&mut report, &dead_report, &mut recovery.odd, &|at| {
-        format!("{DEAD_DIR}/{:016}.seg", at.segment)
-    });
+    take_report(&mut report, &dead_report, &mut recovery.odd, Log::Dead);
     let body_max = pending_options.record_bytes_max.min(dead_body_max);
     let (pending, pending_report) =
         Journal::open(base.pending, pending_options, &mut |at, record| recovery.record(at, record))
             .map_err(|e| journal_error(&settings, e))?;
-    take_report(&mut report, &pending_report, &mut recovery.odd, &|at| format!("{:016}.seg", at.segment));
+    take_report(&mut report, &pending_report, &mut recovery.odd, Log::Pending);
     let todo = recovery.finish(super::body::to_ns((base.clock)()));
     report.outcome_unknown = todo.outcome_unknown;
     report.unknown_sinks = recovery.unknown_sinks();
@@ -277,54 +279,69 @@ pub(super) fn take_report(
     report: &mut Report,
     found: &journal::Report,
     odd: &mut Vec<(Position, super::body::BodyError)>,
-    name: &dyn Fn(Position) -> String,
+    log: Log,
 ) {
     for damage in &found.damages {
-        report.damages.push(Damage {
-            file: damage.file.clone(),
-            offset: damage.offset,
-            what: damage.to_string(),
-        });
+        let name = Path::new(&damage.file).file_name().unwrap_or_default().to_string_lossy();
+        let file = in_log(log, &name);
+        report.damages.push(Damage { file, offset: damage.offset, what: damage.what.to_string() });
     }
     for (at, error) in odd.drain(..) {
-        let (file, offset) = (name(at), u64::from(at.offset));
-        let what = format!("{file:?}: {error} at offset {offset}; the record is left out");
-        report.damages.push(Damage { file, offset, what });
+        let file = in_log(log, &journal::format::segment_name(at.segment));
+        let what = format!("{error}; the record is left out");
+        report.damages.push(Damage { file, offset: u64::from(at.offset), what });
     }
     report.segments += found.segments;
     report.bytes += found.bytes;
 }
 
-/// What was found, for people: one line each.
+/// The name of a log's file, relative to the store's directory.
+fn in_log(log: Log, name: &str) -> String {
+    match log {
+        Log::Pending => name.to_owned(),
+        Log::Dead => format!("{DEAD_DIR}/{name}"),
+    }
+}
+
 fn say(dir: &Path, report: &Report) {
+    for (level, line) in lines(dir, report) {
+        log::log!(level, "{line}");
+    }
+}
+
+/// What was found, for people.
+fn lines(dir: &Path, report: &Report) -> Vec<(Level, String)> {
+    let store = format!("store of side effects {}", dir.display());
+    let mut lines = Vec::new();
     for damage in &report.damages {
-        log::error!("store of side effects: {}; `queue set-aside` moves damaged files away", damage.what);
+        let line = format!("{store}: {damage}; `queue set-aside` moves damaged files away");
+        lines.push((Level::Error, line));
     }
     for (sink, tasks) in &report.unknown_sinks {
-        log::warn!(
+        let line = format!(
             "{tasks} pending tasks are for {sink:?}, which the configuration does not have: they are kept; give the group its sink \
              back, or drop them with `queue drop --sink`"
         );
+        lines.push((Level::Warn, line));
     }
     for (file, why) in &report.not_imported {
-        log::warn!("{file:?} was not imported and stays where it is: {why}");
+        lines.push((Level::Warn, format!("{file:?} was not imported and stays where it is: {why}")));
     }
-    log::info!(
-        "store of side effects {}: {} tasks pending, {} dead letters, {} imported, {} of unknown outcome; {} segments, {} bytes",
-        dir.display(),
-        report.pending,
-        report.dead,
-        report.imported,
-        report.outcome_unknown,
-        report.segments,
-        report.bytes
+    let line = format!(
+        "{store}: {} tasks pending, {} dead letters, {} imported, {} of unknown outcome; {} segments, {} bytes",
+        report.pending, report.dead, report.imported, report.outcome_unknown, report.segments, report.bytes
     );
+    lines.push((Level::Info, line));
+    lines
 }
 
 impl Inner {
     /// A position, for people.
     pub(super) fn place(&self, log: Log, at: Position) -> String {
-        let dir = if log == Log::Dead { "dead/" } else { "" };
-        format!("{dir}{:016}.seg at byte {}", at.segment, at.offset)
+        format!("{} at byte {}", in_log(log, &journal::format::segment_name(at.segment)), at.offset)
     }
 }
+
+#[cfg(test)]
+#[path = "tests/open.rs"]
+mod tests;

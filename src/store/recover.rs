@@ -211,3 +211,7 @@ fn fate(entry: &Entry, has_dead_letter: bool, now_ns: u64) -> Fate {
         Fate::Ready
     }
 }
+
+#[cfg(test)]
+#[path = "tests/recover.rs"]
+mod tests;

@@ -50,6 +50,7 @@ pub(super) struct Limits {
     pub(super) bytes_max: u64,
     pub(super) record_bytes_max: u32,
     pub(super) unsynced_bytes_max: usize,
+    pub(super) spare_segments: usize,
 }
 
 impl Limits {
@@ -59,6 +60,7 @@ impl Limits {
             bytes_max: options.bytes_max,
             record_bytes_max: options.record_bytes_max,
             unsynced_bytes_max: options.unsynced_bytes_max,
+            spare_segments: options.spare_segments,
         }
     }
 }
@@ -163,7 +165,7 @@ impl Book {
     /// Whether another spare may be made beside those that are there.
     pub(super) fn wants_spare(&self) -> bool {
         let unmade = self.planned.saturating_sub(self.spares.len() as u64);
-        self.spares.len() < super::keeper::SPARES
+        self.spares.len() < self.limits.spare_segments
             && self.bytes() + (unmade + 1) * self.limits.segment_bytes <= self.limits.bytes_max
     }
 

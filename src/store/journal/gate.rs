@@ -89,7 +89,6 @@ pub(crate) struct Gate<B: Book> {
 
 /// Faults of the hand-off that its model has to find.
 #[cfg(test)]
-#[allow(dead_code, reason = "built by the model of the hand-off only")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GateSeed {
     /// The lead is given back after the lock under which the queue was seen empty.

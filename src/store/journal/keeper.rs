@@ -16,8 +16,6 @@ use super::types::{Class, Entry, Event};
 use super::{Journal, Refused};
 use crate::{clock, threads};
 
-/// How many spare segments are kept ready: one for what is appended next, one for [`Class::Finish`].
-pub(super) const SPARES: usize = 2;
 /// How long a record of [`Class::Finish`] waits for somebody to commit it.
 const FINISH_WAIT: Duration = Duration::from_millis(20);
 /// How long nothing was appended when the journal is called idle.
@@ -179,7 +177,9 @@ impl Journal {
                 let state = self.gate.lock();
                 let book = &state.book;
                 let Some((number, segment)) = self.next_trimmed(book) else { return Ok(()) };
-                let recycle = book.spares.len() < SPARES && segment.bytes == book.limits.segment_bytes;
+                let limits = &book.limits;
+                let recycle =
+                    book.spares.len() < limits.spare_segments && segment.bytes == limits.segment_bytes;
                 (number, segment, recycle)
             };
             let name = format::segment_name(number);

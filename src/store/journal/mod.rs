@@ -114,39 +114,24 @@ impl Journal {
     /// Appends all of `entries` or none, next to each other, in one batch, and says where they are. Does not wait for the disk: somebody
     /// has to [`commit`](Self::commit) or [`nudge`](Self::nudge); [`Class::Finish`] is committed by the keeper after 20 ms at the latest.
     ///
-    /// `done` is called exactly once, in the order of appends, with no lock held, by the thread that ends the sync or finds the fault;
-    /// when the append is refused, by this one before this returns.
+    /// `done` is called exactly once, in the order of appends, with no lock held, by the thread that ends the sync or finds the fault; not
+    /// at all when this returns an error.
     ///
     /// # Errors
     /// `Full`: no room for this class, too much unsynced, or more than a segment holds. `Broken`: until the fault is over. `Closed`.
+    /// Nothing was appended, and `done` was dropped.
     pub fn append(&self, class: Class, entries: &[Entry<'_>], done: Done) -> Result<Vec<Position>, Refused> {
         debug_assert!(
             entries.iter().all(|e| (1..200).contains(&e.kind)),
             "kinds from 200 on are the journal's"
         );
-        self.place(class, entries, 0, done)
-    }
-
-    fn place(
-        &self,
-        class: Class,
-        entries: &[Entry<'_>],
-        trim: u64,
-        done: Done,
-    ) -> Result<Vec<Position>, Refused> {
-        let placed = book::place(&mut self.gate.lock(), class, entries, trim, done);
-        match placed {
-            Ok((positions, first)) => {
-                if first && class == Class::Finish {
-                    self.bell.ring();
-                }
-                Ok(positions)
-            }
-            Err((why, done)) => {
-                done(Err(why));
-                Err(why)
-            }
+        // Its guard is gone before a refused `done` is dropped.
+        let placed = book::place(&mut self.gate.lock(), class, entries, 0, done);
+        let (positions, first) = placed.map_err(|(why, _)| why)?;
+        if first && class == Class::Finish {
+            self.bell.ring();
         }
+        Ok(positions)
     }
 
     /// Whether [`append`](Self::append) of [`Class::Accept`] would be refused now. Does not block.

@@ -88,6 +88,9 @@ pub struct Options {
     pub record_bytes_max: u32,
     /// Bound of what waits in memory for the disk, in bytes. [`Class::Finish`] may use twice as much.
     pub unsynced_bytes_max: usize,
+    /// How many empty segments are kept ready, if there is room: with fewer of them disk is saved, with none a thread that commits has to
+    /// make the next segment itself.
+    pub spare_segments: usize,
     /// Identity of the store, for a new directory: random. An old directory keeps its own.
     pub store: u128,
     /// Wall clock in milliseconds since 1970, for the headers (shown to people only).
@@ -107,7 +110,8 @@ pub const SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
 
 impl Options {
     /// Defaults: segments of 16 MiB (smaller when `bytes_max` is below 8 of them, so that there are always eight, but not below 64 KiB),
-    /// records of up to 1 MiB or a quarter of a segment, 64 MiB or two segments unsynced.
+    /// records of up to 1 MiB or a quarter of a segment, 64 MiB or two segments unsynced, two spare segments: one for what is
+    /// appended next, one for [`Class::Finish`].
     pub fn new(bytes_max: u64, store: u128, watch: Watch) -> Options {
         let eighth = u32::try_from(bytes_max / 8).unwrap_or(u32::MAX) / 4096 * 4096;
         let segment_bytes = eighth.clamp(64 * 1024, SEGMENT_BYTES);
@@ -116,6 +120,7 @@ impl Options {
             bytes_max,
             record_bytes_max: (segment_bytes / 4).min(1024 * 1024),
             unsynced_bytes_max: (segment_bytes as usize * 2).min(64 * 1024 * 1024),
+            spare_segments: 2,
             store,
             created_ms: wall_ms,
             watch,
@@ -207,35 +212,31 @@ pub enum DamageKind {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Damage { file, offset, what } = self;
-        match what {
-            DamageKind::Records { bytes, lost } => write!(
-                f,
-                "{file:?}: {bytes} bytes at offset {offset} are damaged, {lost} records lost; the others were replayed"
-            ),
-            DamageKind::Header => {
-                write!(f, "{file:?}: the header is damaged at offset {offset}; intact records were replayed")
+        write!(f, "{:?} at offset {}: {}", self.file, self.offset, self.what)
+    }
+}
+
+/// Without the place: that is the [`Damage`]'s.
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DamageKind::Records { bytes, lost } => {
+                write!(f, "{bytes} bytes are damaged, {lost} records lost; the others were replayed")
             }
-            DamageKind::Empty => write!(f, "{file:?}: the file is empty (offset {offset})"),
-            DamageKind::Truncated { expected: 0 } => {
-                write!(f, "{file:?}: the file ends at offset {offset}, within its header")
+            DamageKind::Header => f.write_str("the header is damaged; intact records were replayed"),
+            DamageKind::Empty => f.write_str("the file is empty"),
+            DamageKind::Truncated { expected: 0 } => f.write_str("the file ends here, within its header"),
+            DamageKind::Truncated { expected } => {
+                write!(f, "the file ends here instead of at {expected}; what is there was replayed")
             }
-            DamageKind::Truncated { expected } => write!(
-                f,
-                "{file:?}: the file ends at offset {offset} instead of {expected}; what is there was replayed"
-            ),
-            DamageKind::Foreign => {
-                write!(f, "{file:?}: not a segment of this store (offset {offset}); not read")
+            DamageKind::Foreign => f.write_str("not a segment of this store; not read"),
+            DamageKind::Misplaced { number } => {
+                write!(f, "the header is that of segment {number}; not read: give the file its own name back")
             }
-            DamageKind::Misplaced { number } => write!(
-                f,
-                "{file:?}: the header at offset {offset} is that of segment {number}; not read: give the file its own name back"
-            ),
-            DamageKind::Future { version } => write!(
-                f,
-                "{file:?}: format version {version} at offset {offset} is of a later release; not read"
-            ),
-            DamageKind::Missing => write!(f, "{file:?}: the segment is missing (offset {offset})"),
+            DamageKind::Future { version } => {
+                write!(f, "format version {version} is of a later release; not read")
+            }
+            DamageKind::Missing => f.write_str("the segment is missing"),
         }
     }
 }

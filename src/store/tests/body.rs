@@ -183,3 +183,11 @@ proptest! {
         prop_assert_eq!(Body::decode(CARRIED, &bytes), Ok(body));
     }
 }
+
+#[test]
+fn every_class_of_failure_comes_back() {
+    for class in [None, Some(Class::Transient), Some(Class::Permanent), Some(Class::Blocked)] {
+        let body = Body::Failed { id: 7, attempt: 3, failure: Failure { class, ..failure() } };
+        assert_eq!(Body::decode(FAILED, &body.encode()), Ok(body));
+    }
+}

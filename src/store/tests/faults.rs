@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::crash::{SEGMENT, Shared, Worker, locked, small_settings};
+use super::promise::{SEGMENT, Shared, Worker, locked, small_settings};
 use super::support::*;
 use crate::metrics::Registry;
 use crate::side_effect::retry::GiveUp;
@@ -243,7 +243,7 @@ fn damage_found_at_start_is_told_and_hides_nothing_intact() {
     assert_eq!((report.pending, report.damages.len()), (3, 1), "{report:?}");
     let damage = &report.damages[0];
     assert!(
-        damage.file.ends_with(".seg") && damage.offset > 4096 && damage.to_string().contains("byte"),
+        damage.file == "0000000000000001.seg" && damage.offset > 4096 && !damage.what.contains("seg"),
         "{damage}"
     );
     assert_eq!(store.pending(S0), 3);

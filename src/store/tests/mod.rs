@@ -3,7 +3,9 @@
 pub(crate) mod support;
 
 mod admin;
+mod corners;
 mod crash;
 mod faults;
 mod flow;
+mod promise;
 mod threads;

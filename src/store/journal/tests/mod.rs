@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod format;
+mod gate;
 mod model;
 mod work;
 

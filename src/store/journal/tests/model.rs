@@ -95,16 +95,8 @@ pub(super) fn append(journal: &Journal, model: &Shared, class: Class, lens: &[us
     let entries: Vec<Entry<'_>> = bodies.iter().map(|body| Entry { kind: 1, body }).collect();
     let told = Arc::clone(model);
     let count = lens.len();
-    // A refusal is answered too, before there is anything in the model's tail for it.
-    let taken = Arc::new(Mutex::new(false));
-    let was_taken = Arc::clone(&taken);
-    let done: Done = Box::new(move |result| {
-        if *was_taken.lock().unwrap_or_else(PoisonError::into_inner) {
-            lock(&told).answered(count, result);
-        }
-    });
+    let done: Done = Box::new(move |result| lock(&told).answered(count, result));
     let Ok(positions) = journal.append(class, &entries, done) else { return false };
-    *taken.lock().unwrap_or_else(PoisonError::into_inner) = true;
     let mut model = lock(model);
     model.next_id += count as u64;
     model.tail.extend(positions.into_iter().zip(first..).map(|(at, id)| Item { id, at }));

@@ -99,7 +99,7 @@ fn a_failed_sync_fails_all_that_waits_and_a_fresh_segment_follows() {
     assert_eq!(*answers.lock().unwrap(), [(1, Err(Refused::Broken)), (2, Err(Refused::Broken))]);
     assert_eq!(b.journal.accepting(), Err(Refused::Broken));
     assert_eq!(b.numbered(3, &answers), Err(Refused::Broken));
-    assert_eq!(answers.lock().unwrap().last(), Some(&(3, Err(Refused::Broken))));
+    assert_eq!(answers.lock().unwrap().len(), 2, "a refusal is no answer");
     let waits: Vec<u128> = (0..7).map(|_| b.tick(5000).as_millis()).collect();
     assert_eq!(waits, [250, 500, 1000, 2000, 4000, 5000, 5000]);
     b.sim.set_fault(None);
