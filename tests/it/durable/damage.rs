@@ -24,7 +24,7 @@ fn segments(daemon: &Daemon) -> Vec<PathBuf> {
     found
 }
 
-/// Every file below the store's directory with its length, to see that nothing goes.
+/// Turns one bit of a file round.
 fn flip(path: &PathBuf, at: usize) {
     let mut bytes = std::fs::read(path).expect("the segment");
     bytes[at] ^= 0x40;
@@ -57,6 +57,7 @@ fn a_flipped_bit_costs_one_task_is_named_and_the_file_is_set_aside_by_command() 
         names.flatten().filter(|e| e.file_name().to_string_lossy().ends_with(".damaged")).count()
     };
     wait_until("the damaged file is kept under another name", || kept() == 1);
+    wait_empty(&daemon);
     let status = daemon.run(&["status"], &[]);
     assert!(status.stdout.contains(&name), "{}", status.stdout);
     let moved = daemon.run(&["queue", "set-aside"], &[]);
@@ -65,8 +66,10 @@ fn a_flipped_bit_costs_one_task_is_named_and_the_file_is_set_aside_by_command() 
     assert_eq!(kept(), 0);
     assert_eq!(std::fs::read_dir(daemon.path("store/quarantine")).expect("made").count(), 1);
     assert!(daemon.terminate().status.success());
+    // It starts again, and sends nothing twice.
     let again = daemon.again();
-    assert!(!again.stderr().contains("ERROR"), "{}", again.stderr());
+    assert_eq!(again.metric("store_pending_tasks"), 0.0);
+    assert_eq!(sink.received()[before..].iter().filter(|r| r.status == 200).count(), 49);
 }
 
 #[test]
@@ -153,4 +156,28 @@ fn the_predecessors_files_are_imported_once_and_bad_ones_among_them_stop_nothing
     assert!(daemon.terminate().status.success());
     let again = daemon.again();
     assert_eq!((again.metric("store_pending_tasks"), sink.count()), (0.0, tasks));
+}
+
+#[test]
+fn what_the_store_can_never_take_is_said_at_start_answered_and_kept() {
+    let sink = Sink::start([Script::ok()]);
+    let yaml = durable(&sink, "2MiB", "workers: 1")
+        .replace("audit_protocol: none", "audit_protocol: tcp, audit_address: \"127.0.0.1:{audit}\"")
+        + "limits: { record_bytes_max: 1MiB }\n";
+    let plan = Plan::new(&yaml);
+    let checked = plan.run(&["check"]);
+    let said = checked.stdout + &checked.stderr;
+    assert!(said.contains("limits.record_bytes_max") && said.contains("write at most"), "{said}");
+    let daemon = plan.start();
+    let large = record(1, 100_000);
+    let answer = daemon.client().post("/v1/audit", large.as_bytes()).expect("an answer");
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", daemon.audit())).expect("connected");
+    let lines = format!("{large}\n{}\n", record(2, 100));
+    std::io::Write::write_all(&mut stream, lines.as_bytes()).expect("sent");
+    wait_until("the small one is delivered", || sink.count() == 1);
+    daemon.wait_sum("records_quarantined_total", "oversize", 1.0);
+    let kept = daemon.lines("quarantine.log");
+    let line: serde_json::Value = serde_json::from_str(&kept[0]).expect("JSON");
+    assert_eq!((line["reason"].as_str(), line["raw"].as_str()), (Some("oversize"), Some(large.as_str())));
 }
