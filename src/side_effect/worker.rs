@@ -338,7 +338,7 @@ impl Shared {
             }
             (io::ErrorKind::InvalidInput, _) => {
                 self.abandon_probe(probe);
-                let error = DeliveryError::new(Class::Transient, &format!("not sent: {error}"));
+                let error = DeliveryError::new(Class::Transient, format!("not sent: {error}"));
                 self.end(&job, &End::Failed { attempts, reason: GiveUp::Exhausted, error: &error });
                 self.wake_all();
             }

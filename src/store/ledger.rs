@@ -118,7 +118,7 @@ impl Inner {
         if !tried.unfinished && tried.next_due_ns > now_ns {
             let latest = now_ns.saturating_add(DUE_AHEAD_MAX.as_nanos() as u64);
             // Tasks that fail again and again must not come first again and again.
-            state.tasks.to_back(id);
+            state.tasks.lose_place(id);
             state.tasks.hold(id, tried.next_due_ns.min(latest));
         } else {
             state.tasks.make_ready(id);

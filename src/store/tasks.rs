@@ -377,7 +377,7 @@ impl Tasks {
     }
 
     /// A taken task loses its place: when it can be taken again, all that wait by now come before it.
-    pub(crate) fn to_back(&mut self, id: u128) {
+    pub(crate) fn lose_place(&mut self, id: u128) {
         let order = self.take_order();
         if let Some(entry) = self.get_mut(id).filter(|entry| entry.state == State::Taken) {
             entry.order = order;
