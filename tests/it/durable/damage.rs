@@ -181,3 +181,24 @@ fn what_the_store_can_never_take_is_said_at_start_answered_and_kept() {
     let line: serde_json::Value = serde_json::from_str(&kept[0]).expect("JSON");
     assert_eq!((line["reason"].as_str(), line["raw"].as_str()), (Some("oversize"), Some(large.as_str())));
 }
+
+#[test]
+fn tasks_of_a_sink_that_is_gone_are_kept_said_and_taken_again() {
+    let sink = Sink::start([Script::status(503)]);
+    let mut daemon = Plan::new(&durable(&sink, "16MiB", "")).start();
+    post_all(&daemon, 0..20);
+    daemon.kill();
+    let dir = daemon.path("store").display().to_string();
+    let yaml = durable(&sink, "16MiB", "").replace("{dir}/store", &dir);
+    let mut without = Plan::new(&yaml.replace("name: all", "name: other")).start();
+    let stderr = without.stderr();
+    assert!(stderr.contains("20 pending tasks are for \"all/webhook\""), "{stderr}");
+    assert_eq!(without.metric("store_pending_tasks"), 20.0);
+    without.terminate();
+    sink.answer(Script::ok());
+    let back = Plan::new(&yaml).start();
+    wait_empty(&back);
+    let mut taken: Vec<usize> = sink.received().iter().filter(|r| r.status == 200).map(number).collect();
+    taken.sort_unstable();
+    assert_eq!(taken, (0..20).collect::<Vec<_>>(), "each once");
+}
