@@ -52,7 +52,7 @@ families! {
     LOG_WRITE_ERRORS = Counter "log_write_errors_total" ["file"] "Appends to a log file that failed; the records were not acked.";
     LOG_ROTATIONS = Counter "log_rotations_total" ["file"] "Rotations of a log file.";
     LOG_KEEPER_ERRORS = Counter "log_keeper_errors_total" ["file"] "Failed rotation, compression or removal steps; they are tried again.";
-    TASKS = Counter "tasks_total" ["sink", "outcome"] "Side-effect tasks by outcome: delivered, dropped (never sent), failed (given up after attempts).";
+    TASKS = Counter "tasks_total" ["sink", "outcome"] "Side-effect tasks by outcome: delivered, dropped (never sent), failed (given up after attempts), returned (to the durable store, from where they are read again).";
     TASKS_ACCEPTED = Counter "tasks_accepted_total" ["sink"] "Side-effect tasks handed to a sink (with the durable store: read from it): the sum of tasks_total, queue_length and tasks_in_flight.";
     TASKS_IN_FLIGHT = Gauge "tasks_in_flight" ["sink"] "Tasks that a worker holds at this moment.";
     TASKS_DROPPED = Counter "tasks_dropped_total" ["sink", "reason"] "Dropped side-effect tasks by reason.";

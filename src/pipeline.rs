@@ -191,9 +191,13 @@ impl Pipeline {
         self.evaluate(frames, worker);
         let room = match self.room_in_store(frames, &worker.hits) {
             Ok(room) => room,
+            Err(OVERSIZE) => {
+                self.too_large_for_store(source, frames);
+                return Verdict::TooLarge;
+            }
             Err(reason) => {
                 self.outcomes.count_refused(frames.len() as u64, reason);
-                return if reason == OVERSIZE { Verdict::TooLarge } else { Verdict::Refused };
+                return Verdict::Refused;
             }
         };
         if !self.write_lines(frames, &worker.hits, &worker.bad)
@@ -261,6 +265,21 @@ impl Pipeline {
         match kept {
             Ok(()) => self.outcomes.count_quarantined(reason),
             Err(_) => self.outcomes.count_refused(1, LOG_WRITE),
+        }
+    }
+
+    /// The tasks of these frames can never be stored. A request is answered so; lines and datagrams, which nobody can be told of, are kept.
+    fn too_large_for_store(&self, source: Source, frames: &[&[u8]]) {
+        if source == Source::Http {
+            return self.outcomes.count_refused(frames.len() as u64, OVERSIZE);
+        }
+        let detail = "its side effects are larger than the durable store can take at a time";
+        for frame in frames {
+            let now = clock::wall();
+            match self.quarantine.append(source.label(), BadFrame::OVERSIZE, detail, frame, now) {
+                Ok(()) => self.outcomes.count_quarantined(BadFrame::OVERSIZE),
+                Err(_) => self.outcomes.count_refused(1, LOG_WRITE),
+            }
         }
     }
 

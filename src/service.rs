@@ -110,7 +110,7 @@ impl Gateway {
             Verdict::Acked => Reply::Now(Response::empty(204)),
             Verdict::TooLarge => Reply::Now(Response::text(
                 413,
-                "the records are larger than the store of side effects can take at a time; send fewer in one request, or raise async.durable.max_bytes\n",
+                "the records are larger than the store of side effects can take at a time; send fewer in one request, or raise async.durable.max_bytes (the store takes up to 16 MB at a time)\n",
             )),
             Verdict::Refused => {
                 Reply::Now(Response::try_again("the record could not be written; try again\n"))

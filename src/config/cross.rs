@@ -9,6 +9,7 @@ use super::groups::Placed;
 use super::keys::Draft;
 use super::problem::{Origin, Report, alternatives, nearest};
 use super::{AuditProtocol, Tls, units, values};
+use crate::store::record_bytes_max;
 
 /// For how long OpenBao and Vault keep an idle connection.
 const SENDER_IDLE: Duration = Duration::from_secs(90);
@@ -29,7 +30,34 @@ pub(super) fn check(
     group_names(draft, groups, whole, report);
     without_rules(draft, groups, report);
     log_files(draft, groups, report);
+    store_takes(draft, report);
     not_available(draft, report);
+}
+
+/// Below that a store is so small that ordinary records may not fit.
+const STORE_TAKES_MIN: usize = 128 << 10;
+
+/// Records that the durable store can never take get 413, or go to the quarantine log: better said before they come.
+fn store_takes(draft: &Draft, report: &mut Report) {
+    let durable = &draft.config.side_effects.durable;
+    if !durable.enabled {
+        return;
+    }
+    let (takes, limit) = (record_bytes_max(durable.max_bytes), draft.config.limits.record_bytes_max);
+    let (key, size) = ("async.durable.max_bytes", "limits.record_bytes_max");
+    if takes < limit && draft.origins.contains_key(size) {
+        let what = format!(
+            "{limit} bytes, and the durable store takes {takes} at a time with {key} {}: a larger record with side effects gets 413, \
+             or goes to the quarantine log where nobody waits for an answer",
+            durable.max_bytes
+        );
+        let cure =
+            format!("write at most {takes}, or a larger {key} (the store takes up to 16 MB at a time)");
+        report.warning(&draft.origin(size), size, what, cure);
+    } else if takes < limit && takes < STORE_TAKES_MIN {
+        let what = format!("the store takes only {takes} bytes of records at a time: larger ones get 413");
+        report.warning(&draft.origin(key), key, what, "write at least 16MiB");
+    }
 }
 
 fn secret_files(draft: &mut Draft, files: &Files<'_>, report: &mut Report) {

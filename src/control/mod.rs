@@ -112,8 +112,8 @@ impl Control {
         Ok(())
     }
 
-    /// Takes no further request, answers those that are whole within two seconds, and removes the socket. Blocks until then, and for
-    /// a request that works on the store's disk.
+    /// Takes no further request, answers those that are whole within two seconds, and removes the socket. Blocks for some four seconds at
+    /// most: a request that works on the store's disk for longer is left to itself, and gets no answer.
     pub fn stop(self) {
         drop(self);
     }
@@ -125,26 +125,57 @@ impl Drop for Control {
         drop(self.stop.take());
         let mut panicked =
             self.edge.take().map(JoinHandle::join).iter().filter(|joined| joined.is_err()).count();
-        let deadline = clock::now() + STOP_TIMEOUT;
-        while !self.relays.iter().all(JoinHandle::is_finished) {
-            if let Some(back) = self.back.as_ref().filter(|_| clock::now() > deadline) {
+        let back = self.back.take();
+        let cut_off = |overdue: bool| {
+            if let Some(back) = back.as_ref().filter(|_| overdue) {
                 back.cut_off();
             }
-            std::thread::sleep(STOP_TIMEOUT / 200);
-        }
-        panicked += self.relays.drain(..).map(JoinHandle::join).filter(Result::is_err).count();
-        let back = self.back.take();
+        };
+        let relays = join_within(2 * STOP_TIMEOUT, self.relays.drain(..).collect(), |waited| {
+            cut_off(waited > STOP_TIMEOUT);
+        });
         if let Some(back) = &back {
             back.stop();
         }
-        panicked += self.workers.drain(..).map(JoinHandle::join).filter(Result::is_err).count();
+        // A relay that was cut off has left its worker behind; all others are done.
+        let patience = if relays.left == 0 { STOP_TIMEOUT } else { Duration::ZERO };
+        let workers = join_within(patience, self.workers.drain(..).collect(), |_| {});
+        panicked += relays.panicked + workers.panicked;
         if panicked > 0 {
             log::error!("{panicked} threads of the control API panicked");
+        }
+        if workers.left > 0 {
+            log::warn!(
+                "control socket: a request still works on the store; it is left to itself, without an answer"
+            );
         }
         // tiny_http's end connects to its own socket, so that has to be there still.
         drop(back);
         drop(self.place.take());
     }
+}
+
+/// What became of threads that were to end.
+struct Joined {
+    panicked: usize,
+    /// They go on, detached.
+    left: usize,
+}
+
+/// Joins threads that end within `patience`. Meanwhile `nudge` is called with the time that has gone by.
+fn join_within(patience: Duration, threads: Vec<JoinHandle<()>>, mut nudge: impl FnMut(Duration)) -> Joined {
+    let start = clock::now();
+    loop {
+        let waited = clock::now().saturating_duration_since(start);
+        if threads.iter().all(JoinHandle::is_finished) || waited >= patience {
+            break;
+        }
+        nudge(waited);
+        std::thread::sleep(STOP_TIMEOUT / 200);
+    }
+    let (ended, running): (Vec<_>, Vec<_>) = threads.into_iter().partition(JoinHandle::is_finished);
+    let panicked = ended.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+    Joined { panicked, left: running.len() }
 }
 
 impl std::fmt::Debug for Control {

@@ -26,17 +26,20 @@ pub(super) struct LastRefusal {
     base: Instant,
     /// Milliseconds from `base`, plus one; 0: never, or accepted since.
     at_ms: AtomicU64,
+    /// What was refused: only a batch that is as large shows that there is room again.
+    bytes: AtomicUsize,
 }
 
 impl LastRefusal {
     fn new() -> Self {
-        LastRefusal { base: clock::now(), at_ms: AtomicU64::new(0) }
+        LastRefusal { base: clock::now(), at_ms: AtomicU64::new(0), bytes: AtomicUsize::new(0) }
     }
 
-    fn note(&self, accepted: bool) {
+    fn note(&self, accepted: bool, bytes: usize) {
         if !accepted {
+            self.bytes.store(bytes, Ordering::Relaxed);
             self.at_ms.store(self.ms(clock::now()) + 1, Ordering::Relaxed);
-        } else if self.at_ms.load(Ordering::Relaxed) != 0 {
+        } else if self.at_ms.load(Ordering::Relaxed) != 0 && bytes >= self.bytes.load(Ordering::Relaxed) {
             self.at_ms.store(0, Ordering::Relaxed);
         }
     }
@@ -113,13 +116,13 @@ impl Durable {
             return Err(OVERSIZE);
         }
         if let Err(refused) = self.ledger.accepting() {
-            self.last_refusal.note(false);
+            self.last_refusal.note(false, bytes);
             return Err(outcomes::of_store(refused));
         }
         let before = self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = Room { bytes, of: Arc::clone(&self.unsynced_bytes) };
         if before > 0 && before.saturating_add(bytes) > self.unsynced_bytes_max() {
-            self.last_refusal.note(false);
+            self.last_refusal.note(false, bytes);
             return Err(outcomes::STORE_BUSY);
         }
         Ok(room)
@@ -145,8 +148,7 @@ impl Durable {
     ) {
         let outcomes = Arc::clone(&self.outcomes);
         let last_refusal = Arc::clone(&self.last_refusal);
-        let promise =
-            Promise { outcomes, tally, ticket, kept: Err(Refused::Closed), last_refusal, _room: room };
+        let promise = Promise { outcomes, tally, ticket, kept: Err(Refused::Closed), last_refusal, room };
         self.ledger.accept(tasks, Box::new(move |result| promise.end(result)));
     }
 }
@@ -160,7 +162,7 @@ struct Promise {
     /// Whether its tasks are durable; what nobody tells is a refusal.
     kept: Result<(), Refused>,
     last_refusal: Arc<LastRefusal>,
-    _room: Room,
+    room: Room,
 }
 
 impl Promise {
@@ -171,7 +173,7 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        self.last_refusal.note(self.kept.is_ok());
+        self.last_refusal.note(self.kept.is_ok(), self.room.bytes);
         match self.kept {
             Ok(()) => self.outcomes.count_tally(&self.tally),
             Err(refused) => {
@@ -208,12 +210,15 @@ mod tests {
         drop(store.room(9_000, 2).expect("room"));
         let check = store.check();
         assert_eq!(check(), Err("the last tasks were refused".to_owned()));
-        let accept = || {
+        let accept = |bytes| {
             let tally = Tally { frames: 0, matched: 0, groups: Vec::new(), quarantined: Vec::new() };
-            store.accept(&[], store.room(1, 1).expect("room"), tally, None);
+            store.accept(&[], store.room(bytes, 1).expect("room"), tally, None);
             ledger.commit();
         };
-        accept();
+        // A small one has room; that says nothing of those that were refused.
+        accept(0);
+        assert_eq!(check(), Err("the last tasks were refused".to_owned()));
+        accept(1);
         assert_eq!(check(), Ok(()));
         for (refused, reason) in [(Refused::Full, 3), (Refused::Broken, 4), (Refused::Closed, 5)] {
             ledger.refuse(Some(refused));
@@ -226,7 +231,7 @@ mod tests {
         let refused_at = clock::now();
         assert!(store.last_refusal.is_recent(refused_at));
         assert!(!store.last_refusal.is_recent(refused_at + REFUSAL_COUNTS));
-        accept();
+        accept(1);
         assert_eq!(check(), Ok(()));
     }
 }

@@ -53,7 +53,8 @@ pub(super) fn open(
     let longest = opened.store.record_bytes_max();
     if longest < config.limits.record_bytes_max {
         log::info!(
-            "the store takes {longest} bytes of records at a time: larger requests with side effects get 413"
+            "the store takes {longest} bytes of records at a time: larger requests with side effects get 413, larger lines and datagrams go \
+             to the quarantine log; a larger async.durable.max_bytes takes more, up to 16 MB"
         );
     }
     Ok(Some(opened))

@@ -60,14 +60,15 @@ impl Shared {
         }
     }
 
-    /// Gives a task back to the store; it stays pending.
+    /// Gives a task back to the store; it stays pending there, and comes back when its time has come.
     pub(super) fn keep(&self, ledger: &Arc<dyn Ledger>, job: &Job) {
         self.bytes.fetch_sub(job.task.record.len(), Ordering::SeqCst);
-        self.kept.fetch_add(1, Ordering::SeqCst);
+        self.meters.returned.inc();
         ledger.returned(self.number, &job.task);
     }
 
-    fn expires_at(&self, task: &Task) -> Option<SystemTime> {
+    /// When a task is given up: fixed at acceptance, or by the sink's limit where it was not.
+    pub(super) fn expires_at(&self, task: &Task) -> Option<SystemTime> {
         task.expires_at.or_else(|| self.limits.expires_at(task.accepted_at))
     }
 

@@ -74,7 +74,8 @@ pub trait Ledger: Send + Sync {
     /// disk. On an error nothing may be sent: the task waits for another reservation, and no attempt is counted.
     ///
     /// # Errors
-    /// The store's.
+    /// [`io::ErrorKind::NotFound`]: the task is not pending any more, or nobody has taken it. [`io::ErrorKind::InvalidInput`]: no
+    /// such attempt may be made, now or later. All others pass: try again.
     fn reserve(&self, sink: SinkNumber, task: &Task, attempt: u32) -> io::Result<()>;
 
     /// Attempt number `attempt` has failed, and another may follow from `next_due` on. Does not block.
@@ -91,6 +92,7 @@ pub trait Ledger: Send + Sync {
     /// Does not wait for the disk.
     fn ended(&self, sink: SinkNumber, task: &Task, end: &End<'_>);
 
-    /// `task` was taken and is given back as it was: the program ends before it could be tried (again). It stays pending.
+    /// `task` was taken and is given back: the program ends before it could be tried (again), or others are to have their turn. It stays
+    /// pending, and can be taken again: where its last attempt has [`failed`](Self::failed), not before the time that was given then.
     fn returned(&self, sink: SinkNumber, task: &Task);
 }

@@ -200,6 +200,8 @@ impl SideEffects {
     /// dropped with reason `shutdown`. With a ledger, only what can be sent at once is still sent, and the rest is given back to it.
     /// Blocks until `deadline` at the latest, and half a second more where a delivery must be cut off.
     pub fn drain(self, deadline: Instant) -> Drained {
+        let kept = |queues: &[Arc<SinkQueue>]| queues.iter().map(|q| q.counts().kept).sum::<u64>();
+        let kept_before = kept(&self.queues);
         for queue in &self.queues {
             queue.shared.begin_drain(deadline);
         }
@@ -222,8 +224,8 @@ impl SideEffects {
             queue.shared.sweep();
             left.dropped += queue.shared.meters.dropped_for(DropReason::Shutdown);
             left.unfinished += queue.counts().in_flight;
-            left.kept += queue.counts().kept;
         }
+        left.kept = kept(&self.queues) - kept_before;
         if let Some(timer) = self.timer {
             timer.stop();
         }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -78,8 +78,6 @@ pub(super) struct Shared {
     pub(super) capacity: usize,
     /// Held by the worker that fills the queue from the ledger; the others do not wait for it.
     pub(super) filling: Mutex<()>,
-    /// Tasks given back to the ledger.
-    pub(super) kept: AtomicU64,
     /// Tells the timer that a deadline has appeared.
     timer: Option<Sender<()>>,
 }
@@ -109,7 +107,7 @@ pub struct Counts {
     pub waiting_for_room: u64,
     pub waiting_for_attempt: u64,
     pub in_flight: u64,
-    /// Given back to the durable store, where they stay pending.
+    /// Given back to the durable store, where they stay pending; accepted once more when they are read again.
     pub kept: u64,
 }
 
@@ -158,7 +156,6 @@ impl Shared {
             bytes: AtomicUsize::new(0),
             capacity,
             filling: Mutex::new(()),
-            kept: AtomicU64::new(0),
             timer: parts.timer,
         });
         let weak = Arc::downgrade(&shared);
@@ -188,7 +185,7 @@ impl Shared {
             waiting_for_room: self.room_len.load(Ordering::SeqCst) as u64,
             waiting_for_attempt: gate.deferred_len() as u64,
             in_flight: u64::try_from(self.meters.in_flight.get()).unwrap_or(0),
-            kept: self.kept.load(Ordering::SeqCst),
+            kept: self.meters.returned.get(),
         }
     }
 

@@ -98,7 +98,7 @@ impl Policy {
         Limits { attempts_max: self.attempts_max, age_max: self.age_max }
     }
 
-    /// The same for tasks that bring their own limits.
+    /// The same for tasks that bring their own limit of attempts.
     #[must_use]
     pub fn without_limits(self) -> Policy {
         Policy { attempts_max: None, age_max: None, ..self }
@@ -140,7 +140,8 @@ impl Policy {
         }
     }
 
-    /// Whether a task whose `attempts`-th attempt failed with `class` gets another one. `age` is the task's; `own_max` its own limit.
+    /// Whether a task whose `attempts`-th attempt failed with `class` at `now` gets another one. `own_max` is its own limit of attempts,
+    /// `expires_at` the time at which it is given up.
     ///
     /// # Errors
     /// Why there is none.
@@ -148,7 +149,8 @@ impl Policy {
         &self,
         attempts: u32,
         own_max: Option<u32>,
-        age: Duration,
+        expires_at: Option<SystemTime>,
+        now: SystemTime,
         class: Class,
     ) -> Result<(), GiveUp> {
         if class == Class::Permanent {
@@ -157,7 +159,7 @@ impl Policy {
         if own_max.or(self.attempts_max).is_some_and(|max| attempts >= max) {
             return Err(GiveUp::Exhausted);
         }
-        if self.age_max.is_some_and(|max| age >= max) {
+        if expires_at.is_some_and(|at| at <= now) {
             return Err(GiveUp::Expired);
         }
         Ok(())

@@ -57,11 +57,14 @@ fn the_policy_of_a_configuration() {
 fn when_there_is_another_attempt() {
     use Class::*;
     let limited = policy(Some(3));
-    let aged = Policy { age_max: Some(Duration::from_secs(60)), ..policy(None) };
-    let (young, old) = (Duration::from_secs(59), Duration::from_secs(60));
-    for (p, attempts, own, age, class, expected) in [
-        (limited, 1, None, young, Transient, Ok(())),
-        (limited, 2, None, old, Transient, Ok(())),
+    let (aged, now) = (policy(None), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    let never = None;
+    let (young, old) = (Some(now + Duration::from_nanos(1)), Some(now));
+    for (p, attempts, own, expires_at, class, expected) in [
+        (limited, 1, None, never, Transient, Ok(())),
+        (limited, 2, None, young, Transient, Ok(())),
+        (limited, 2, None, old, Transient, Err(GiveUp::Expired)),
+        (limited, 3, None, old, Transient, Err(GiveUp::Exhausted)),
         (limited, 3, None, young, Transient, Err(GiveUp::Exhausted)),
         (limited, 4, None, young, Blocked, Err(GiveUp::Exhausted)),
         (limited, 1, None, young, Permanent, Err(GiveUp::Permanent)),
@@ -71,7 +74,8 @@ fn when_there_is_another_attempt() {
         (aged, 1, None, old, Transient, Err(GiveUp::Expired)),
         (aged, 1, None, old, Permanent, Err(GiveUp::Permanent)),
     ] {
-        assert_eq!(p.another(attempts, own, age, class), expected, "{attempts} {own:?} {age:?} {class:?}");
+        let another = p.another(attempts, own, expires_at, now, class);
+        assert_eq!(another, expected, "{attempts} {own:?} {expires_at:?} {class:?}");
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::ledger::{Done, Ledger, Refused, SinkNumber};
 use super::task::{End, Task, TaskId};
+use crate::clock;
 use crate::sink::DeliveryError;
 
 type Wake = Box<dyn Fn(SinkNumber) + Send + Sync>;
@@ -28,6 +29,18 @@ struct Entry {
     task: Task,
     place: Place,
     attempts: u32,
+    /// Not to be taken before.
+    due: Option<SystemTime>,
+}
+
+impl Entry {
+    fn new(sink: SinkNumber, task: Task, attempts: u32) -> Entry {
+        Entry { sink, task, place: Place::Pending, attempts, due: None }
+    }
+
+    fn is_ready(&self, sink: SinkNumber, wall: SystemTime) -> bool {
+        self.sink == sink && self.place == Place::Pending && self.due.is_none_or(|due| due <= wall)
+    }
 }
 
 #[derive(Default)]
@@ -38,6 +51,8 @@ struct State {
     refusing: Option<Refused>,
     syncs_failing: u32,
     reserves_failing: u32,
+    /// Tasks whose attempts are refused for good, with the kind of the error.
+    never: Vec<(TaskId, io::ErrorKind)>,
     commits: u32,
     nudges: u32,
     log: Vec<String>,
@@ -77,6 +92,11 @@ impl MemoryLedger {
         self.state.lock().reserves_failing = n;
     }
 
+    /// No attempt of this task can be reserved, ever.
+    pub(crate) fn never_reserve(&self, id: TaskId, kind: io::ErrorKind) {
+        self.state.lock().never.push((id, kind));
+    }
+
     /// How often a commit and a nudge were asked for.
     pub(crate) fn asked(&self) -> (u32, u32) {
         let state = self.state.lock();
@@ -86,7 +106,7 @@ impl MemoryLedger {
     /// Puts a task in as if it had been found at the start.
     pub(crate) fn put(&self, sink: usize, task: Task) {
         let attempts = task.attempts_made;
-        let entry = Entry { sink: SinkNumber(sink), task, place: Place::Pending, attempts };
+        let entry = Entry::new(SinkNumber(sink), task, attempts);
         self.state.lock().entries.insert(entry.task.id, entry);
         self.tell(SinkNumber(sink));
     }
@@ -133,7 +153,7 @@ impl MemoryLedger {
             let mut sinks = Vec::new();
             if !failed {
                 for (sink, task) in batch.iter().flat_map(|(tasks, _)| tasks) {
-                    let entry = Entry { sink: *sink, task: task.clone(), place: Place::Pending, attempts: 0 };
+                    let entry = Entry::new(*sink, task.clone(), 0);
                     if state.entries.insert(task.id, entry).is_some() {
                         state.broken.push(format!("{} accepted twice", task.id));
                     }
@@ -196,15 +216,16 @@ impl Ledger for MemoryLedger {
 
     fn take(&self, sink: SinkNumber) -> Option<Task> {
         let mut state = self.state.lock();
-        let entry =
-            state.entries.values_mut().find(|entry| entry.sink == sink && entry.place == Place::Pending)?;
+        let wall = clock::wall();
+        let entry = state.entries.values_mut().find(|entry| entry.is_ready(sink, wall))?;
         entry.place = Place::Taken;
         Some(Task { attempts_made: entry.attempts, ..entry.task.clone() })
     }
 
     fn pending(&self, sink: SinkNumber) -> usize {
         let state = self.state.lock();
-        state.entries.values().filter(|entry| entry.sink == sink && entry.place == Place::Pending).count()
+        let wall = clock::wall();
+        state.entries.values().filter(|entry| entry.is_ready(sink, wall)).count()
     }
 
     fn reserve(&self, sink: SinkNumber, task: &Task, attempt: u32) -> io::Result<()> {
@@ -213,6 +234,16 @@ impl Ledger for MemoryLedger {
             if state.reserves_failing > 0 {
                 state.reserves_failing -= 1;
                 return Err(io::Error::other("the disk is full"));
+            }
+            if let Some((_, kind)) = state.never.iter().find(|(id, _)| *id == task.id) {
+                let kind = *kind;
+                // Somebody has ended it behind the sink's back.
+                if kind == io::ErrorKind::NotFound
+                    && let Some(entry) = state.entries.get_mut(&task.id)
+                {
+                    entry.place = Place::Ended;
+                }
+                return Err(kind.into());
             }
         }
         self.with(sink, task, &format!("reserve {attempt}"), |entry| {
@@ -224,6 +255,7 @@ impl Ledger for MemoryLedger {
 
     fn failed(&self, sink: SinkNumber, task: &Task, attempt: u32, due: SystemTime, error: &DeliveryError) {
         self.with(sink, task, &format!("failed {attempt} {error}"), |entry| {
+            entry.due = Some(due);
             entry.attempts == attempt && due > SystemTime::UNIX_EPOCH
         });
     }
@@ -243,6 +275,9 @@ impl Ledger for MemoryLedger {
     }
 
     fn returned(&self, sink: SinkNumber, task: &Task) {
+        if self.state.lock().never.contains(&(task.id, io::ErrorKind::NotFound)) {
+            return;
+        }
         self.with(sink, task, "returned", |entry| {
             entry.place = Place::Pending;
             true

@@ -3,13 +3,14 @@
 //! All decisions are made in [`Shared::next`] under the sink's gate, which is never held during I/O. A worker that may not
 //! send waits on the wake channel with a deadline, so it can always be told that something has changed.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select};
 
-use super::queue::{Job, Shared};
+use super::queue::{Job, QUEUE_BYTES_MAX, Shared};
 use super::retry::{self, Admission, Class, Condition, GiveUp, Health};
 use super::task::{DropReason, End, TaskId};
 use crate::clock;
@@ -19,8 +20,11 @@ use crate::ticket::Ticket;
 /// Tasks that may wait for another attempt beside the queue (and as many more as there are workers). While the sink is down
 /// fresh tasks take turns as the probe until so many wait, so that neither an outage nor one poisoned task uses up one task's attempts at once.
 pub(super) const DEFERRED_TASKS_MAX: usize = 16;
-/// The same with a durable store, where a task has a day of attempts and its fellows must not wait for it that long.
+/// The same with a durable store, to which all others go back until their time comes: a task can have a day of attempts, and its fellows
+/// must not wait for it.
 pub(super) const DEFERRED_TASKS_MAX_DURABLE: usize = 256;
+/// Bytes of the records of these tasks; the rest of what a sink may hold is for those that were not tried yet.
+const DEFERRED_BYTES_MAX: usize = QUEUE_BYTES_MAX / 2;
 /// How long a sink rests after the store could not write down an attempt; a random half is taken off.
 const RESERVE_PAUSE: Duration = Duration::from_millis(500);
 /// How often an idle worker asks the store again for a task that it could not read.
@@ -68,6 +72,13 @@ impl LineLimit {
 impl Gate {
     pub(super) fn deferred_len(&self) -> usize {
         self.deferred.len()
+    }
+
+    /// Whether another task of the store may wait here for its next attempt.
+    fn has_room_for(&self, job: &Job) -> bool {
+        let bytes: usize = self.deferred.iter().map(|other| other.task.record.len()).sum();
+        self.deferred.len() < DEFERRED_TASKS_MAX_DURABLE
+            && (bytes == 0 || bytes + job.task.record.len() <= DEFERRED_BYTES_MAX)
     }
 
     /// Whether the head of the queue has been taken out.
@@ -202,9 +213,8 @@ impl Shared {
             Admission::Probe => true,
             Admission::Wait(at) => return Next::Hold(sooner(at)),
         };
-        let deferred_max =
-            if self.ledger.is_some() { DEFERRED_TASKS_MAX_DURABLE } else { DEFERRED_TASKS_MAX };
-        let fresh = !empty && gate.deferred.len() < deferred_max;
+        // With a store, what finds no place beside the queue goes back there: failed tasks hold nobody back.
+        let fresh = !empty && (self.ledger.is_some() || gate.deferred.len() < DEFERRED_TASKS_MAX);
         let due = gate.due(now);
         // The last message of a drain tells what was dropped, without waiting for the window to end.
         let digest_now = digest_due.is_some_and(|at| at <= now || (draining.is_some() && empty));
@@ -274,12 +284,7 @@ impl Shared {
         if let Some(ledger) = &self.ledger
             && let Err(e) = ledger.reserve(self.number, &job.task, job.attempts)
         {
-            let say = self.gate.lock().reserve_line.allows(clock::now());
-            if say {
-                log::error!("{}: attempt of task {} not reserved, nothing sent: {e}", self.name, job.task.id);
-            }
-            job.attempts -= 1;
-            return self.defer_unreserved(job, probe);
+            return self.not_reserved(job, probe, &e);
         }
         job.task.attempts_made = job.attempts - 1;
         let started = clock::now();
@@ -316,6 +321,37 @@ impl Shared {
         self.wake_all();
     }
 
+    /// The attempt cannot be made now, or never: then the sink goes on without this task.
+    fn not_reserved(&self, mut job: Job, probe: bool, error: &io::Error) {
+        let say = self.gate.lock().reserve_line.allows(clock::now());
+        if say {
+            log::error!("{}: attempt of task {} not reserved, nothing sent: {error}", self.name, job.task.id);
+        }
+        let attempts = job.attempts - 1;
+        job.attempts = attempts;
+        match (error.kind(), &self.ledger) {
+            (io::ErrorKind::NotFound, Some(ledger)) => {
+                self.abandon_probe(probe);
+                self.meters.in_flight.add(-1);
+                self.keep(ledger, &job);
+                self.wake_all();
+            }
+            (io::ErrorKind::InvalidInput, _) => {
+                self.abandon_probe(probe);
+                let error = DeliveryError::new(Class::Transient, format!("not sent: {error}"));
+                self.end(&job, &End::Failed { attempts, reason: GiveUp::Exhausted, error: &error });
+                self.wake_all();
+            }
+            _ => self.defer_unreserved(job, probe),
+        }
+    }
+
+    fn abandon_probe(&self, probe: bool) {
+        if probe {
+            self.gate.lock().health.probe_abandoned();
+        }
+    }
+
     /// Back to where it was; for a moment nothing is tried.
     fn defer_unreserved(&self, job: Job, probe: bool) {
         let pause = RESERVE_PAUSE.mul_f64(0.5 + 0.5 * fastrand::f64());
@@ -342,18 +378,20 @@ impl Shared {
             };
         }
         let wall = clock::wall();
-        let age = wall.duration_since(job.task.accepted_at).unwrap_or_default();
-        let another = match self.policy.another(job.attempts, job.task.attempts_max, age, error.class) {
-            Ok(()) if self.is_late(&job.task, wall) => Err(GiveUp::Expired),
-            other => other,
-        };
-        match another {
+        let (own_max, expires_at) = (job.task.attempts_max, self.expires_at(&job.task));
+        match self.policy.another(job.attempts, own_max, expires_at, wall, error.class) {
             Ok(()) => {
                 let own = self.policy.delay(job.attempts, fastrand::f64());
                 let delay = own.max(error.retry_after.map_or(own, retry::retry_after));
                 job.not_before = now.checked_add(delay);
                 if let Some(ledger) = &self.ledger {
-                    ledger.failed(self.number, &job.task, job.attempts, wall + delay, error);
+                    let next_due = wall.checked_add(delay).unwrap_or(wall);
+                    ledger.failed(self.number, &job.task, job.attempts, next_due, error);
+                    if !self.gate.lock().has_room_for(&job) {
+                        self.meters.in_flight.add(-1);
+                        self.keep(ledger, &job);
+                        return self.wake_all();
+                    }
                 }
                 self.defer(job);
             }

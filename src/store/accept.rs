@@ -87,7 +87,7 @@ impl Inner {
     fn say_too_long(&self, record_bytes: usize) {
         if self.meters.too_long_said.allows(crate::clock::now()) {
             log::error!(
-                "a record of {record_bytes} bytes is longer than the store can hold ({}): raise async.durable.max_bytes, or lower the limit of records",
+                "a record of {record_bytes} bytes is longer than the store can hold ({}): lower limits.record_bytes_max, or raise async.durable.max_bytes",
                 self.record_bytes_max()
             );
         }
@@ -95,8 +95,13 @@ impl Inner {
 
     /// Longest record that fits, with the longest names.
     pub(crate) fn record_bytes_max(&self) -> usize {
-        self.body_bytes_max.saturating_sub(HISTORY_BYTES_MAX + 128 + 3 * super::body::NAME_BYTES_MAX)
+        record_bytes_max(self.body_bytes_max)
     }
+}
+
+/// The same for logs whose longest body has so many bytes.
+pub(super) fn record_bytes_max(body_bytes_max: usize) -> usize {
+    body_bytes_max.saturating_sub(HISTORY_BYTES_MAX + 128 + 3 * super::body::NAME_BYTES_MAX)
 }
 
 /// When new tasks are durable they can be taken; when they have failed they never were.

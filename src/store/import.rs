@@ -8,7 +8,7 @@
 //! one and the sink's name, so a file that is met again after a crash is not imported twice. Each file is moved to `imported/` once what it
 //! became is durable; one that cannot be read stays, and is named.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
+use parking_lot::{Condvar, Mutex};
 use serde::Deserialize;
 
 use super::api::Report;
@@ -26,12 +27,14 @@ use super::dead::DeadEntry;
 use super::disk::{Disk, RealDisk};
 use super::inner::{Inner, Log, Outcome};
 use super::journal::Class;
+use super::usage::FRAME_BYTES;
 use crate::side_effect::{Refused, TaskId};
 
 /// Longest task file that is read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
-/// Files between two syncs.
-const BATCH: usize = 128;
+/// Files between two syncs, and the bytes of their tasks.
+const BATCH: usize = 1024;
+const BATCH_BYTES: u64 = 2 << 20;
 /// Files named in the report; of further ones only the number is told.
 const NAMED_MAX: usize = 1000;
 
@@ -139,11 +142,36 @@ impl Import<'_> {
     }
 
     fn batch(&self, names: &[String], dead_ids: &mut HashSet<String>, report: &mut Report) -> io::Result<()> {
-        let mut done = Vec::with_capacity(names.len());
+        let mut batch = Batch::default();
+        // What waits for a sync is in memory: a log takes no more than its segments hold.
+        let bytes_max = BATCH_BYTES.min(self.inner.segment_bytes / 2).min(self.inner.dead_segment_bytes / 2);
         for name in names {
-            match self.one(name, dead_ids) {
-                Ok(()) => done.push(name),
+            match self.one(name, dead_ids, &mut batch) {
+                Ok(file) => batch.files.push(file),
                 Err(why) => leave(report, self.from.join(name).display().to_string(), why),
+            }
+            if batch.bytes >= bytes_max {
+                self.settle(std::mem::take(&mut batch), dead_ids, report)?;
+            }
+        }
+        self.settle(batch, dead_ids, report)
+    }
+
+    /// Makes a batch durable, and moves the files away that are whole in the store.
+    fn settle(&self, batch: Batch, dead_ids: &mut HashSet<String>, report: &mut Report) -> io::Result<()> {
+        let (files, failed) = batch.commit(self.inner);
+        let mut done = Vec::with_capacity(files.len());
+        for file in files {
+            match file.ids.iter().find_map(|id| failed.get(id)) {
+                Some(refused) => {
+                    leave(report, self.from.join(&file.name).display().to_string(), next_start(*refused));
+                }
+                None => {
+                    if self.is_dead {
+                        dead_ids.insert(file.old_id);
+                    }
+                    done.push(file.name);
+                }
             }
         }
         if done.is_empty() {
@@ -151,7 +179,7 @@ impl Import<'_> {
         }
         RealDisk::open(&self.to)?;
         for name in done {
-            let (from, to) = (self.from.join(name), self.to.join(name));
+            let (from, to) = (self.from.join(&name), self.to.join(&name));
             match fs::rename(&from, &to) {
                 Ok(()) => report.imported += 1,
                 Err(e) => {
@@ -165,8 +193,8 @@ impl Import<'_> {
         RealDisk::existing(&self.to).sync_dir()
     }
 
-    /// Takes one file in, durably.
-    fn one(&self, name: &str, dead_ids: &mut HashSet<String>) -> Result<(), String> {
+    /// Reads one file and hands it to the logs.
+    fn one(&self, name: &str, dead_ids: &HashSet<String>, batch: &mut Batch) -> Result<File, String> {
         let path = self.from.join(name);
         let (bytes, written) = read(&path).map_err(|e| format!("it cannot be read: {e}"))?;
         if bytes.is_empty() {
@@ -174,15 +202,15 @@ impl Import<'_> {
         }
         let old = parse(&bytes, self.is_dead, written)?;
         // The predecessor may have been stopped between writing the dead letter and removing the task: it was never sent again.
-        if !self.is_dead && dead_ids.contains(&old.id) {
-            return Ok(());
-        }
-        let unknown = old.attempts_max.is_some_and(|max| old.attempts >= max);
-        let result = if self.is_dead || unknown { self.dead(&old) } else { self.pending(&old) };
-        if self.is_dead && result.is_ok() {
-            dead_ids.insert(old.id);
-        }
-        result.map_err(|refused| format!("{refused}; it is imported at the next start"))
+        let ids = if !self.is_dead && dead_ids.contains(&old.id) {
+            Vec::new()
+        } else {
+            let unknown = old.attempts_max.is_some_and(|max| old.attempts >= max);
+            let handed =
+                if self.is_dead || unknown { self.dead(&old, batch) } else { self.pending(&old, batch) };
+            handed.map_err(next_start)?
+        };
+        Ok(File { name: name.to_owned(), old_id: old.id, ids })
     }
 
     /// The sinks that a task of this group goes to; `GROUP/-` where the configuration has none.
@@ -210,24 +238,32 @@ impl Import<'_> {
         }
     }
 
-    fn pending(&self, old: &OldTask) -> Result<(), Refused> {
+    /// The ids of the tasks that the file became.
+    fn pending(&self, old: &OldTask, batch: &mut Batch) -> Result<Vec<u128>, Refused> {
         let sinks = self.sinks(&old.group);
-        let mut bodies = Vec::with_capacity(sinks.len());
+        let (mut ids, mut bodies) = (Vec::with_capacity(sinks.len()), Vec::with_capacity(sinks.len()));
         for sink in &sinks {
             let mut body = self.body(old, sink);
             // What is left of the limit: attempts made before count.
             if body.attempts_max != 0 {
                 body.attempts_max = body.attempts_max.saturating_sub(old.attempts).max(1);
             }
-            let state = self.inner.state.lock();
-            if state.tasks.get(body.id).is_none() && !state.dead.contains(body.id) {
+            ids.push(body.id);
+            if batch.is_new(self.inner, body.id) {
                 bodies.push(body);
             }
         }
-        if bodies.is_empty() { Ok(()) } else { self.inner.accept_now(&bodies) }
+        if !bodies.is_empty() {
+            batch.bytes += bodies.iter().map(|body| body.encoded_len() as u64 + FRAME_BYTES).sum::<u64>();
+            let handed = bodies.iter().map(|body| body.id).collect();
+            let told = batch.waits_for(handed);
+            self.inner.accept(&bodies, Box::new(told));
+        }
+        Ok(ids)
     }
 
-    fn dead(&self, old: &OldTask) -> Result<(), Refused> {
+    /// The ids of the dead letters that the file became.
+    fn dead(&self, old: &OldTask, batch: &mut Batch) -> Result<Vec<u128>, Refused> {
         let reason = if self.is_dead {
             Reason::Imported
         } else if old.error.is_empty() {
@@ -235,9 +271,11 @@ impl Import<'_> {
         } else {
             Reason::Exhausted
         };
+        let mut ids = Vec::new();
         for sink in self.sinks(&old.group) {
             let body = self.body(old, &sink);
-            if self.inner.state.lock().dead.contains(body.id) {
+            ids.push(body.id);
+            if !batch.is_new(self.inner, body.id) {
                 continue;
             }
             let failure = Failure {
@@ -248,47 +286,116 @@ impl Import<'_> {
             };
             let history = History { attempts: old.attempts, failure, ..History::default() };
             let task = TaskBody { origin_attempts: 0, expires_ns: 0, ..body };
-            self.inner.import_dead(&history, task, reason)?;
+            self.inner.import_dead(&history, task, reason, batch)?;
         }
-        Ok(())
+        Ok(ids)
     }
 }
 
+/// A file whose tasks were handed to the logs.
+struct File {
+    name: String,
+    old_id: String,
+    ids: Vec<u128>,
+}
+
+/// What was handed to the logs since the last sync.
+#[derive(Default)]
+struct Batch {
+    files: Vec<File>,
+    ids: HashSet<u128>,
+    dead: Vec<DeadEntry>,
+    bytes: u64,
+    dead_bytes: u64,
+    unsynced: Arc<(Mutex<Unsynced>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Unsynced {
+    open: usize,
+    failed: HashMap<u128, Refused>,
+}
+
+impl Batch {
+    /// Whether the store does not have this task, in this batch either.
+    fn is_new(&mut self, inner: &Inner, id: u128) -> bool {
+        let state = inner.state.lock();
+        let known = state.tasks.get(id).is_some() || state.dead.contains(id);
+        drop(state);
+        !known && self.ids.insert(id)
+    }
+
+    /// To be called when it is known what became of these.
+    fn waits_for(&self, ids: Vec<u128>) -> impl FnOnce(Result<(), Refused>) + Send + use<> {
+        self.unsynced.0.lock().open += 1;
+        let unsynced = Arc::clone(&self.unsynced);
+        move |result| {
+            let mut told = unsynced.0.lock();
+            told.open -= 1;
+            if let Err(refused) = result {
+                told.failed.extend(ids.into_iter().map(|id| (id, refused)));
+            }
+            unsynced.1.notify_all();
+        }
+    }
+
+    /// Makes it durable. Its files, and which of their tasks are not in the store and why. Blocks for the disk.
+    fn commit(self, inner: &Inner) -> (Vec<File>, HashMap<u128, Refused>) {
+        inner.pending.commit();
+        inner.dead.commit();
+        let mut told = self.unsynced.0.lock();
+        while told.open > 0 {
+            self.unsynced.1.wait(&mut told);
+        }
+        let failed = std::mem::take(&mut told.failed);
+        drop(told);
+        let mut state = inner.state.lock();
+        for entry in self.dead.into_iter().filter(|entry| !failed.contains_key(&entry.id)) {
+            state.dead.insert(entry);
+        }
+        (self.files, failed)
+    }
+}
+
+fn next_start(refused: Refused) -> String {
+    format!("{refused}; it is imported at the next start")
+}
+
 impl Inner {
-    /// Writes a dead letter that never was a task here. Blocks for the disk.
+    /// Appends a dead letter that never was a task here; it is one when `batch` is durable.
     fn import_dead(
         self: &Arc<Self>,
         history: &History,
         task: TaskBody<'_>,
         reason: Reason,
+        batch: &mut Batch,
     ) -> Result<(), Refused> {
         let dead_ns = to_ns(from_written(history));
         let body = Body::DeadLetter { dead_ns, history: history.clone(), task }.encode();
-        let answer = Arc::new(parking_lot::Mutex::new(None));
-        let told = Arc::clone(&answer);
-        let outcome: Outcome = Box::new(move |_, result| *told.lock() = Some(result));
         let mut state = self.state.lock();
-        let bytes = state.dead.usage.taken(body.len() as u64);
-        if body.len() > self.body_bytes_max || !state.dead.usage.fits(&self.disk(Log::Dead), bytes, 0) {
+        let len = body.len() as u64;
+        let bytes = state.dead.usage.taken(len);
+        let fits = state.dead.usage.fits(&self.disk(Log::Dead), batch.dead_bytes + bytes, 0);
+        if body.len() > self.body_bytes_max || !fits {
             return Err(Refused::Full);
         }
-        let at = self.append(Log::Dead, Class::Accept, &[(DEAD_LETTER, body)], outcome)?;
+        let told = batch.waits_for(vec![task.id]);
+        let outcome: Outcome = Box::new(move |_, result| told(result));
+        let appended = self.append(Log::Dead, Class::Accept, &[(DEAD_LETTER, body)], outcome);
+        let at = appended.inspect_err(|_| batch.unsynced.0.lock().open -= 1)?;
         let sink = state.tasks.destination(task.sink, task.group);
         drop(state);
-        self.dead.commit();
-        answer.lock().take().unwrap_or(Err(Refused::Broken))?;
-        for at in at {
-            let entry = DeadEntry {
-                id: task.id,
-                dead_ns,
-                accepted_ns: task.accepted_ns,
-                at,
-                reason,
-                sink,
-                settled: true,
-            };
-            self.state.lock().dead.insert(entry);
-        }
+        batch.bytes += len + FRAME_BYTES;
+        batch.dead_bytes += bytes;
+        batch.dead.extend(at.into_iter().map(|at| DeadEntry {
+            id: task.id,
+            dead_ns,
+            accepted_ns: task.accepted_ns,
+            at,
+            reason,
+            sink,
+            settled: true,
+        }));
         Ok(())
     }
 }

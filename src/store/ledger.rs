@@ -10,6 +10,7 @@ use super::Store;
 use super::body::{Body, Failure, Reason, TaskBody, to_ns};
 use super::inner::{Inner, Log, Outcome, State};
 use super::journal::Class;
+use super::recover::DUE_AHEAD_MAX;
 use super::tasks::{Entry, State as TaskState};
 use crate::side_effect::{Done, DropReason, End, Ledger, Refused, SinkNumber, Task};
 use crate::sink::DeliveryError;
@@ -110,8 +111,16 @@ impl Ledger for Store {
 }
 
 impl Inner {
+    /// Nobody has the task any more: it can be taken when its time has come.
     fn give_back(&self, state: &mut State, id: u128) {
-        if state.tasks.get(id).is_some_and(|e| e.state == TaskState::Taken) {
+        let Some(entry) = state.tasks.get(id).filter(|e| e.state == TaskState::Taken) else { return };
+        let (tried, now_ns) = (entry.tried(), self.now_ns());
+        if !tried.unfinished && tried.next_due_ns > now_ns {
+            let latest = now_ns.saturating_add(DUE_AHEAD_MAX.as_nanos() as u64);
+            // Tasks that fail again and again must not come first again and again.
+            state.tasks.lose_place(id);
+            state.tasks.hold(id, tried.next_due_ns.min(latest));
+        } else {
             state.tasks.make_ready(id);
         }
     }
@@ -149,7 +158,7 @@ impl Inner {
         {
             let mut state = self.state.lock();
             let at_ns = self.now_ns();
-            let before = state.tasks.reserve(id, attempt, at_ns).map_err(io::Error::other)?;
+            let before = state.tasks.reserve(id, attempt, at_ns)?;
             let body = Body::Reserved { id, attempt, at_ns };
             let told = Arc::clone(&answer);
             let outcome: Outcome = Box::new(move |inner, result| {

@@ -52,7 +52,7 @@ pub use api::{
 };
 pub use body::{BodyError, ERROR_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, Reason};
 pub use look::{Looked, look, look_at, set_aside};
-pub use open::BYTES_MAX_MIN;
+pub use open::{BYTES_MAX_MIN, record_bytes_max};
 
 use inner::Inner;
 use keeper::Threads;

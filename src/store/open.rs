@@ -128,6 +128,16 @@ fn options(bytes_max: u64, segment_bytes: Option<u64>, store: u128, watch: journ
     options
 }
 
+/// Longest record, and most that the tasks of one request may take together, in bytes, of a store of `bytes_max` bytes.
+pub fn record_bytes_max(bytes_max: u64) -> usize {
+    let settings = Settings::new("", bytes_max);
+    let watch: journal::Watch = Arc::new(|_: &Event| {});
+    let longest = |bytes| options(bytes, None, 1, Arc::clone(&watch)).record_bytes_max;
+    let pending = bytes_max.saturating_sub(settings.dead_bytes_max);
+    let body_bytes_max = longest(pending).min(longest(settings.dead_bytes_max));
+    super::accept::record_bytes_max(body_bytes_max as usize)
+}
+
 fn check(settings: &Settings, sinks: &[String]) -> Result<(), OpenError> {
     let pending = settings.bytes_max.saturating_sub(settings.dead_bytes_max);
     let too_few =

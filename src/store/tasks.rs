@@ -12,12 +12,14 @@
 //! Any state ends when the task is delivered or dropped. About 100 bytes a task: the record stays on the disk.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 pub(crate) use super::entry::{Destination, Entry, State, Tried};
 use super::journal::Position;
+use super::recover::DUE_AHEAD_MAX;
 use super::usage::{Usage, finish_bytes};
 
 const CHUNK: usize = 4096;
@@ -268,6 +270,14 @@ impl Tasks {
         }
     }
 
+    /// A taken task loses its place: when it can be taken again, all that wait by now come before it.
+    pub(crate) fn lose_place(&mut self, id: u128) {
+        let order = self.take_order();
+        if let Some(entry) = self.get_mut(id).filter(|entry| entry.state == State::Taken) {
+            entry.order = order;
+        }
+    }
+
     /// The oldest task of a sink that can be taken.
     pub(crate) fn take(&mut self, number: usize) -> Option<Entry> {
         let (_, slot) = self.ready.get(number)?.first_key_value()?;
@@ -287,6 +297,15 @@ impl Tasks {
             self.set_state(slot, State::Ready);
             numbers.extend(self.number_at(slot));
         }
+        // So far ahead nothing is put: the clock was set back.
+        let latest = now_ns.saturating_add(2 * DUE_AHEAD_MAX.as_nanos() as u64);
+        while let Some(((due, _), slot)) = self.held.last_key_value()
+            && *due > latest
+        {
+            let slot = *slot;
+            self.set_state(slot, State::Ready);
+            numbers.extend(self.number_at(slot));
+        }
         numbers.sort_unstable();
         numbers.dedup();
         numbers
@@ -295,17 +314,20 @@ impl Tasks {
     /// An attempt starts. It counts from here on.
     ///
     /// # Errors
-    /// It must not be sent: the task is gone, has ended, or has used up its attempts, or this attempt was counted before.
-    pub(crate) fn reserve(&mut self, id: u128, attempt: u32, now_ns: u64) -> Result<Tried, &'static str> {
-        let entry = self.get_mut(id).ok_or("no such task is pending")?;
+    /// It must not be sent: the task is gone or nobody has it ([`io::ErrorKind::NotFound`]), or has used up its attempts, or this attempt was
+    /// counted before ([`io::ErrorKind::InvalidInput`]).
+    pub(crate) fn reserve(&mut self, id: u128, attempt: u32, now_ns: u64) -> io::Result<Tried> {
+        let gone = |what| io::Error::new(io::ErrorKind::NotFound, what);
+        let never = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        let entry = self.get_mut(id).ok_or_else(|| gone("no such task is pending"))?;
         if entry.state != State::Taken {
-            return Err("nobody has taken the task");
+            return Err(gone("nobody has taken the task"));
         }
         if attempt <= entry.attempts() {
-            return Err("an attempt of this number was made before");
+            return never("an attempt of this number was made before");
         }
         if entry.attempts_max != 0 && attempt > entry.attempts_max {
-            return Err("the task has used up its attempts");
+            return never("the task has used up its attempts");
         }
         let before = entry.tried();
         let tried = entry.tried_mut();

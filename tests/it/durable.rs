@@ -1,5 +1,6 @@
 //! Durable side effects with the real program: what was acked is delivered, whatever happens in between.
 
+mod damage;
 mod faults;
 mod kill;
 mod outage;

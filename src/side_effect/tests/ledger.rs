@@ -146,6 +146,44 @@ fn a_poisoned_task_holds_nobody_back_and_ends_at_its_limit() {
 }
 
 #[test]
+fn a_task_that_can_never_be_reserved_is_given_up_or_forgotten_and_the_others_go_on() {
+    let ledger = Arc::new(MemoryLedger::default());
+    ledger.never_reserve(TaskId::from_bits(3), std::io::ErrorKind::InvalidInput);
+    ledger.never_reserve(TaskId::from_bits(5), std::io::ErrorKind::NotFound);
+    let sink = TestSink::doing(vec![], Act::Take);
+    let (effects, _) = start_with(&durable(1, 5), vec![spec(Arc::clone(&sink))], Some(&ledger));
+    let queue = Arc::clone(&effects.queues()[0]);
+    accept(&ledger, &queue, (0..10).map(numbered));
+    eventually("the others are delivered", || queue.counts().delivered == 8);
+    let counts = queue.counts();
+    assert_eq!((counts.failed, counts.kept, counts.in_flight), (1, 1, 0));
+    assert!(counts.add_up(), "{counts:?}");
+    assert_eq!(
+        effects.drain(soon()),
+        Drained::default(),
+        "what was given back before is no part of the drain"
+    );
+    assert!(ledger.log().iter().any(|line| line.starts_with("0 3 given up 0 exhausted: not sent")));
+    ledger.assert_sound();
+}
+
+#[test]
+fn any_number_of_poisoned_tasks_holds_nobody_back() {
+    let ledger = Arc::new(MemoryLedger::default());
+    let poisoned = 300;
+    let sink = TestSink::doing(vec![Act::Fail(Class::Transient); poisoned], Act::Take);
+    let settings = config::SideEffects { backoff: Duration::from_millis(1), ..durable(1, 5) };
+    let settings = config::SideEffects { max_backoff: Duration::from_millis(2), ..settings };
+    let (effects, _) = start_with(&settings, vec![spec(Arc::clone(&sink))], Some(&ledger));
+    let queue = Arc::clone(&effects.queues()[0]);
+    accept(&ledger, &queue, (0..400).map(numbered));
+    eventually("all are delivered in the end", || queue.counts().delivered == 400);
+    assert!(queue.counts().add_up());
+    effects.drain(soon());
+    ledger.assert_sound();
+}
+
+#[test]
 fn limits_are_those_of_the_acceptance() {
     let sink = || vec![spec(TestSink::doing(vec![], Act::Take))];
     let (effects, _) = start_with(&durable(0, 5), sink(), Some(&Arc::default()));

@@ -109,3 +109,26 @@ fn an_answer_after_the_time_out_counts_as_unknown_and_is_tried_again_alone() {
     assert!(received.windows(2).all(|pair| pair[1].at - pair[0].at >= Duration::from_millis(290)));
     assert_eq!(daemon.metric("tasks_total{sink=\"all/webhook\",outcome=\"delivered\"}"), 1.0);
 }
+
+#[test]
+fn many_poisoned_tasks_of_any_kind_hold_nobody_back() {
+    // For good: dead letters at once. 300 that only fail: they wait for another attempt, more of them than find a place beside the queue.
+    for (status, poisoned) in [(400, 40), (413, 40), (422, 40), (500, 300)] {
+        let sink = Sink::start([Script::Poison("\"000000", status)]);
+        let yaml = durable(&sink, "16MiB", "workers: 1")
+            .replace("backoff: 50ms, max_backoff: 500ms", "backoff: 1ms, max_backoff: 2s");
+        let daemon = Plan::new(&yaml).start();
+        // Among good ones, one by one: many failures in a row are an outage. Numbers below 100 have six zeros in front.
+        post_all(&daemon, (0..poisoned).flat_map(|n| [1_000_000 + n, n % 100]));
+        wait_until("the good ones are delivered", || {
+            sink.received().iter().filter(|r| r.status == 200).count() >= poisoned
+        });
+        if status == 500 {
+            assert_eq!(daemon.metric("dead_letters"), 0.0);
+        } else {
+            wait_until("the others are dead letters", || daemon.metric("dead_letters") == poisoned as f64);
+            assert_eq!(sink.count(), 2 * poisoned, "each once");
+        }
+        assert_eq!(daemon.sum("tasks_dropped_total"), 0.0);
+    }
+}
