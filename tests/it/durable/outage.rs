@@ -132,3 +132,37 @@ fn many_poisoned_tasks_of_any_kind_hold_nobody_back() {
         assert_eq!(daemon.sum("tasks_dropped_total"), 0.0);
     }
 }
+
+#[test]
+fn an_explicit_limit_is_literal_and_the_newest_dead_letters_stay_within_their_bound() {
+    // Room for some 500 KB of dead letters.
+    let sink = Sink::start([Script::status(400)]);
+    let yaml = durable(&sink, "2MiB", "workers: 1")
+        .replace("max_bytes: 2MiB", "max_bytes: 2MiB, dead_letters: { keep: newest }");
+    let daemon = Plan::new(&yaml).start();
+    let mut client = daemon.client();
+    for n in 0..100 {
+        let body = record(n, 10_000);
+        wait_until("it is taken", || {
+            client.post("/v1/audit", body.as_bytes()).expect("an answer").status == 204
+        });
+    }
+    wait_empty(&daemon);
+    let dead = daemon.metric("dead_letters");
+    assert!((1.0..60.0).contains(&dead), "{dead}");
+    // Listed once the end of their tasks is on the disk, too.
+    wait_until("all of them are listed", || {
+        let listed = daemon.run(&["queue", "list", "--state", "dead", "--limit", "0"], &[]);
+        listed.stdout.lines().filter(|line| line.contains("permanent")).count() as f64 == dead
+    });
+    drop(daemon);
+    for limit in [1, 2] {
+        let sink = Sink::start([Script::status(500)]);
+        let yaml = durable(&sink, "16MiB", "")
+            .replace("retry: { backoff: 50ms", &format!("retry: {{ max_attempts: {limit}, backoff: 1ms"));
+        let daemon = Plan::new(&yaml).start();
+        post_all(&daemon, [1]);
+        wait_until("it is a dead letter", || daemon.metric("dead_letters") == 1.0);
+        assert_eq!(sink.count(), limit);
+    }
+}
