@@ -6,7 +6,8 @@
 //! - `backlog`: open loop (8 connections, 1,000/s) with a webhook that never answers, with nothing pending and with many tasks pending.
 //! - `start`: killed with many tasks pending and started again, until it serves.
 //!
-//! Read the ratios, not the figures. `cargo bench --bench durable -- [--quick] [--rounds N] [--seconds S] [--pending N] [--start N]`.
+//! Read the ratios, not the figures. `cargo bench --bench durable -- [--quick] [--rounds N] [--seconds S] [--pending N] [--start N]
+//! [--only acks|backlog|start]`.
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -41,6 +42,7 @@ struct Options {
     duration: Duration,
     pending: usize,
     start: usize,
+    only: Option<String>,
 }
 
 fn options() -> Options {
@@ -55,6 +57,7 @@ fn options() -> Options {
         duration: Duration::from_secs_f64(or("--seconds", 0.1, 2.0)),
         pending: or("--pending", 500.0, 100_000.0) as usize,
         start: or("--start", 500.0, 1_000_000.0) as usize,
+        only: args.iter().position(|a| a == "--only").and_then(|i| args.get(i + 1)).cloned(),
     }
 }
 
@@ -71,9 +74,12 @@ fn record() -> &'static str {
 fn main() {
     let options = options();
     let dir = TempDir::new("bench-durable");
-    acks(&options, dir.path());
-    backlog(&options, dir.path());
-    start(&options, dir.path());
+    let parts: [(&str, fn(&Options, &Path)); 3] = [("acks", acks), ("backlog", backlog), ("start", start)];
+    for (name, part) in parts {
+        if options.only.as_deref().is_none_or(|only| only == name) {
+            part(&options, dir.path());
+        }
+    }
 }
 
 fn durable(dir: &Path, more: &str) -> String {
@@ -215,8 +221,9 @@ fn start(options: &Options, dir: &Path) {
     let before = daemon.resident_mb();
     let started = Instant::now();
     let daemon = daemon.kill_and_restart();
-    let ready = started.elapsed();
+    // The sockets are bound before the store is read, and answer after it.
     let pending = daemon.metric("store_pending_tasks");
+    let ready = started.elapsed();
     assert!(pending as usize >= options.start, "{pending} pending");
     println!(
         "  killed and started again: ready after {:.0} ms, {pending:.0} pending, {:.1} MB resident ({before:.1} before)",
