@@ -71,10 +71,12 @@ fn record() -> &'static str {
         .expect("such a record is in the file")
 }
 
+type Part = fn(&Options, &Path);
+
 fn main() {
     let options = options();
     let dir = TempDir::new("bench-durable");
-    let parts: [(&str, fn(&Options, &Path)); 3] = [("acks", acks), ("backlog", backlog), ("start", start)];
+    let parts: [(&str, Part); 3] = [("acks", acks), ("backlog", backlog), ("start", start)];
     for (name, part) in parts {
         if options.only.as_deref().is_none_or(|only| only == name) {
             part(&options, dir.path());
