@@ -45,7 +45,7 @@ fn a_flipped_bit_costs_one_task_is_named_and_the_file_is_set_aside_by_command() 
     let stderr = daemon.stderr();
     let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
     let line = stderr.lines().find(|l| l.contains("ERROR")).unwrap_or_else(|| panic!("no error: {stderr}"));
-    assert!(line.contains(&name) && line.contains("offset"), "{line}");
+    assert!(line.contains(&name) && line.contains(" at byte "), "{line}");
     assert!(line.contains("queue set-aside"), "the cure: {line}");
     let taken: std::collections::HashSet<usize> =
         sink.received()[before..].iter().filter(|r| r.status == 200).map(number).collect();
