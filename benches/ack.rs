@@ -27,11 +27,12 @@ mod support;
 mod testing;
 
 use daemon::Daemon;
+use support::args::{Arguments, median};
 use support::floor::Floor;
 use support::load::{Outcome, closed_loop, open_loop};
+use support::{RECORDS, record};
 use testing::TempDir;
 
-const RECORDS: &str = include_str!("../tests/data/records/openbao-2.7.2.jsonl");
 /// Name, address and the requests that it is sent.
 type Server<'a> = (&'static str, SocketAddr, &'a [Vec<u8>]);
 const SERVERS: usize = 6;
@@ -46,32 +47,11 @@ struct Options {
 }
 
 fn options() -> Options {
-    let args: Vec<String> = std::env::args().collect();
-    let value = |name: &str| {
-        args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).and_then(|v| v.parse::<f64>().ok())
-    };
-    let quick = args.iter().any(|a| a == "--quick" || a == "--test");
+    let arguments = Arguments::of_process();
     Options {
-        rounds: value("--rounds").map_or(if quick { 1 } else { 7 }, |v| v as usize).max(1),
-        duration: Duration::from_secs_f64(value("--seconds").unwrap_or(if quick { 0.1 } else { 3.0 })),
+        rounds: arguments.rounds(7),
+        duration: Duration::from_secs_f64(arguments.number("--seconds", 0.1, 3.0)),
     }
-}
-
-/// A response entry of about 1.6 KB: a denied write (`matched`), or a read that was allowed and that no rule wants.
-fn record(matched: bool) -> &'static str {
-    let wanted = |l: &&str| {
-        let right = if matched {
-            l.contains("permission denied")
-        } else {
-            l.contains("\"path\":\"secret/data/app/svc33\"")
-        };
-        right && l.contains("\"type\":\"response\"")
-    };
-    RECORDS
-        .lines()
-        .filter(wanted)
-        .min_by_key(|l| l.len().abs_diff(1600))
-        .expect("such a record is in the file")
 }
 
 fn main() {
@@ -120,11 +100,6 @@ fn open(to: SocketAddr, requests: &[Vec<u8>], duration: Duration) -> Outcome {
 
 fn closed(to: SocketAddr, requests: &[Vec<u8>], duration: Duration) -> Outcome {
     closed_loop(to, CONNECTIONS, requests, duration).expect("the closed loop")
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Medians over the rounds, and the medians of the ratios round by round: to the floor, and of the hung sinks to none.

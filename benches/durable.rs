@@ -29,10 +29,11 @@ mod support;
 mod testing;
 
 use daemon::Daemon;
+use support::args::{Arguments, median};
 use support::load::{Outcome, closed_loop, open_loop};
+use support::record;
 use testing::{TempDir, wait_until};
 
-const RECORDS: &str = include_str!("../tests/data/records/openbao-2.7.2.jsonl");
 /// As large as a segment of the store.
 const ZERO_FILLED_BYTES: usize = 16 << 20;
 const BATCH_RECORDS: usize = 500;
@@ -46,29 +47,14 @@ struct Options {
 }
 
 fn options() -> Options {
-    let args: Vec<String> = std::env::args().collect();
-    let value = |name: &str| {
-        args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).and_then(|v| v.parse::<f64>().ok())
-    };
-    let quick = args.iter().any(|a| a == "--quick" || a == "--test");
-    let or = |name: &str, small: f64, full: f64| value(name).unwrap_or(if quick { small } else { full });
+    let arguments = Arguments::of_process();
     Options {
-        rounds: (or("--rounds", 1.0, 5.0) as usize).max(1),
-        duration: Duration::from_secs_f64(or("--seconds", 0.1, 2.0)),
-        pending: or("--pending", 500.0, 100_000.0) as usize,
-        start: or("--start", 500.0, 1_000_000.0) as usize,
-        only: args.iter().position(|a| a == "--only").and_then(|i| args.get(i + 1)).cloned(),
+        rounds: arguments.rounds(5),
+        duration: Duration::from_secs_f64(arguments.number("--seconds", 0.1, 2.0)),
+        pending: arguments.number("--pending", 500.0, 100_000.0) as usize,
+        start: arguments.number("--start", 500.0, 1_000_000.0) as usize,
+        only: arguments.text("--only").map(str::to_owned),
     }
-}
-
-/// A response entry of about 1.6 KB that the typical rules match.
-fn record() -> &'static str {
-    let wanted = |l: &&str| l.contains("permission denied") && l.contains("\"type\":\"response\"");
-    RECORDS
-        .lines()
-        .filter(wanted)
-        .min_by_key(|l| l.len().abs_diff(1600))
-        .expect("such a record is in the file")
 }
 
 type Part = fn(&Options, &Path);
@@ -91,18 +77,13 @@ fn durable(dir: &Path, more: &str) -> String {
     )
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// Syncs a second that one thread does with a record each.
 fn bare(path: &Path, zero_filled: bool, duration: Duration) -> f64 {
     let file = File::create(path).expect("a file");
     if zero_filled {
         file.write_all_at(&vec![0; ZERO_FILLED_BYTES], 0).and_then(|()| file.sync_all()).expect("zeros");
     }
-    let bytes = record().as_bytes();
+    let bytes = record(true).as_bytes();
     let (mut at, mut count) = (0, 0);
     let started = Instant::now();
     while started.elapsed() < duration {
@@ -122,7 +103,7 @@ fn acks(options: &Options, dir: &Path) {
     let [one, many] = ["one", "many"].map(|name| {
         Daemon::start_with(&dir.join(name), Some(([127, 0, 0, 1], 9).into()), &durable(&dir.join(name), off))
     });
-    let request = [support::request(record().as_bytes())];
+    let request = [support::request(record(true).as_bytes())];
     let closed = |daemon: &Daemon, clients| {
         let outcome =
             closed_loop(daemon.http(), clients, &request, options.duration).expect("the closed loop");
@@ -138,7 +119,7 @@ fn acks(options: &Options, dir: &Path) {
             closed(&many, 64),
         ]);
     }
-    println!("{} B a record; medians of {} rounds:", record().len(), options.rounds);
+    println!("{} B a record; medians of {} rounds:", record(true).len(), options.rounds);
     for (i, name) in ["bare, growing", "bare, zero-filled", "1 client", "64 clients"].iter().enumerate() {
         let own = median(rounds.iter().map(|r| r[i]).collect());
         let to = |other: usize| median(rounds.iter().map(|r| r[i] / r[other]).collect());
@@ -156,7 +137,7 @@ fn fill(daemon: &Daemon, tasks: usize) {
     let mut left = tasks;
     while left > 0 {
         let records = left.min(BATCH_RECORDS);
-        let body = vec![record(); records].join("\n");
+        let body = vec![record(true); records].join("\n");
         let request = [support::request(body.as_bytes())];
         let requests = (left / records).max(1);
         let mut stream = std::net::TcpStream::connect(daemon.http()).expect("the listener");
@@ -184,7 +165,7 @@ fn backlog(options: &Options, dir: &Path) {
         full.resident_mb(),
         full.metric("store_pending_tasks")
     );
-    let request = [support::request(record().as_bytes())];
+    let request = [support::request(record(true).as_bytes())];
     let run = |daemon: &Daemon| {
         let outcome = open_loop(daemon.http(), 8, 1000, &request, options.duration).expect("the open loop");
         assert_eq!((outcome.errors, outcome.unanswered), (0, 0));

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use support::args::median;
 use support::floor::Floor;
 use support::load::{Outcome, closed_loop, open_loop};
 use vault_audit_filter::config::Limits;
@@ -198,11 +199,6 @@ fn settings() -> Settings {
         rounds: value("--rounds").unwrap_or(rounds).max(1.0) as usize,
         duration: Duration::from_secs_f64(value("--seconds").unwrap_or(seconds).clamp(0.05, 600.0)),
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// One line of the report: medians over the rounds, and the medians of the ratios to the floor in the same round.

@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 
 #[path = "support/daemon.rs"]
 mod daemon;
-#[path = "support/floor.rs"]
-mod floor;
+mod support;
 #[path = "../tests/support/mod.rs"]
 mod testing;
 
 use daemon::Daemon;
+use support::args::{Arguments, median};
+use support::floor::Floor;
 use testing::openbao::{self, OpenBao};
 use testing::{PATIENCE, TempDir};
 
@@ -35,15 +36,8 @@ struct Options {
 }
 
 fn options() -> Options {
-    let args: Vec<String> = std::env::args().collect();
-    let value = |name: &str| {
-        args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).and_then(|v| v.parse().ok())
-    };
-    let quick = args.iter().any(|a| a == "--quick" || a == "--test");
-    Options {
-        rounds: value("--rounds").map_or(if quick { 1 } else { 5 }, |v: f64| v as usize).max(1),
-        seconds: value("--seconds").unwrap_or(if quick { 0.1 } else { 3.0 }),
-    }
+    let arguments = Arguments::of_process();
+    Options { rounds: arguments.rounds(5), seconds: arguments.number("--seconds", 0.1, 3.0) }
 }
 
 fn main() {
@@ -56,7 +50,7 @@ fn main() {
     };
     let options = options();
     let dir = TempDir::new("bench-openbao");
-    let floor = floor::Floor::start().expect("the floor server");
+    let floor = Floor::start().expect("the floor server");
     let ours = Daemon::start(dir.path(), None);
     let with_audit_to = |name: &str, to| {
         let stanza = format!("audit \"http\" \"bench\" {{ options {{ uri = \"http://{to}/v1/audit\" }} }}\n");
@@ -86,8 +80,7 @@ fn main() {
             );
             ratios.push(b.0 / a.0);
         }
-        ratios.sort_by(f64::total_cmp);
-        println!("{clients:>2} clients: median ratio ours/floor {:.3}", ratios[ratios.len() / 2]);
+        println!("{clients:>2} clients: median ratio ours/floor {:.3}", median(ratios));
     }
 }
 

@@ -27,7 +27,7 @@ use crate::log_file::{LogFile, LogTarget, Quarantine, Stdout};
 use crate::metrics::{self, Counter, Registry};
 use crate::record::{DecodeError, DecodeScratch, Decoder};
 use crate::rule_group::{GroupRule, RuleGroup};
-use crate::rules::{EvalScratch, IndexScratch, RULES_MIN, Rule, RuleIndex};
+use crate::rules::{EvalScratch, IndexScratch, Rule, RuleIndex};
 use crate::side_effect::{Ledger, SinkNumber, SinkQueue, Task};
 use crate::ticket::Ticket;
 use durable::{Durable, Room};
@@ -351,12 +351,13 @@ impl Pipeline {
     }
 
     fn write_quarantine(&self, source: Source, frames: &[&[u8]], bad: &[(usize, DecodeError)]) -> bool {
-        bad.iter().all(|(frame, error)| {
-            let detail = error.to_string();
-            self.quarantine
-                .append(source.label(), error.reason(), &detail, frames[*frame], clock::wall())
-                .is_ok()
-        })
+        bad.iter().all(|(frame, error)| self.keep_bad(source, frames[*frame], error))
+    }
+
+    /// Writes a frame that is no record to the quarantine log; false when that failed (the log has counted it and said why).
+    fn keep_bad(&self, source: Source, frame: &[u8], error: &DecodeError) -> bool {
+        let detail = error.to_string();
+        self.quarantine.append(source.label(), error.reason(), &detail, frame, clock::wall()).is_ok()
     }
 
     fn count_outcomes(&self, frames: usize, worker: &Worker) {
@@ -467,7 +468,7 @@ fn matched(hits: &[Hit]) -> u64 {
 fn index(groups: &[RuleGroup]) -> Option<RuleIndex> {
     let rules: Vec<Vec<&Rule>> =
         groups.iter().map(|group| group.rules.iter().map(GroupRule::rule).collect()).collect();
-    (rules.iter().map(Vec::len).sum::<usize>() >= RULES_MIN).then(|| RuleIndex::build(&rules))
+    RuleIndex::unless_few(&rules)
 }
 
 /// The distinct files of the groups, each with who writes to it.

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::Service;
 use super::conn::{Conn, Next, Protocol};
 use super::core::{Core, LISTENER_BIT, Stage, WAKE_TOKEN};
 use super::counters::CloseReason;
 use super::slots::ConnId;
+use super::{Service, Source};
+use crate::metrics::Counter;
 
 /// Size of a thread's read buffer. A request or line that lies whole in it is served in place.
 pub(super) const READ_BYTES: usize = 64 << 10;
@@ -94,25 +95,8 @@ impl<S: Service> Hands<S> {
         listener: usize,
         call: impl FnOnce(&S, &mut S::Worker) -> R,
     ) -> Option<R> {
-        let (service, worker) = (&*self.service, &mut self.worker);
-        match catch_unwind(AssertUnwindSafe(|| call(service, worker))) {
-            Ok(result) => Some(result),
-            Err(panic) => {
-                let state = &core.listeners[listener];
-                state.counters.panics.inc();
-                log::error!(
-                    "listener {}: handling a frame panicked: {}",
-                    state.source.label(),
-                    panic_text(&*panic)
-                );
-                // Whatever the worker was in the middle of is gone with it.
-                match catch_unwind(AssertUnwindSafe(|| self.service.worker())) {
-                    Ok(worker) => self.worker = worker,
-                    Err(_) => log::error!("a new worker state could not be made; the old one stays"),
-                }
-                None
-            }
-        }
+        let state = &core.listeners[listener];
+        guarded(&*self.service, &mut self.worker, &state.counters.panics, state.source, call)
     }
 
     /// Discards what the peer still sends, so that closing does not destroy the reply on its way.
@@ -128,6 +112,29 @@ impl<S: Service> Hands<S> {
             }
         }
         Ok(Next::Linger)
+    }
+}
+
+/// Calls the service; a panic in there is counted and said, and costs this call only: `None`.
+pub(super) fn guarded<S: Service, R>(
+    service: &S,
+    worker: &mut S::Worker,
+    panics: &Counter,
+    source: Source,
+    call: impl FnOnce(&S, &mut S::Worker) -> R,
+) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(|| call(service, &mut *worker))) {
+        Ok(result) => Some(result),
+        Err(panic) => {
+            panics.inc();
+            log::error!("listener {}: handling a frame panicked: {}", source.label(), panic_text(&*panic));
+            // Whatever the worker was in the middle of is gone with it.
+            match catch_unwind(AssertUnwindSafe(|| service.worker())) {
+                Ok(fresh) => *worker = fresh,
+                Err(_) => log::error!("a new worker state could not be made; the old one stays"),
+            }
+            None
+        }
     }
 }
 

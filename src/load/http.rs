@@ -55,11 +55,11 @@ impl Connection {
         let mut notes = Notes::new(&shared.tally);
         let mut index = shared.messages.first_of(pace.flow, pace.flows);
         let mut backoff = RECONNECT_FIRST;
-        let total = if pace.is_paced() { pace.total() } else { u64::MAX };
+        let total = pace.total();
         let mut k = 0;
         while k < total && shared.sleep_until(if pace.is_paced() { pace.due(k) } else { pace.start }) {
             let now = clock::now();
-            if now >= if pace.is_paced() { pace.end() + GRACE } else { pace.end() } {
+            if pace.is_over(now, GRACE) {
                 break;
             }
             let due = if pace.is_paced() { pace.due(k) } else { now };

@@ -41,9 +41,19 @@ impl Pace {
         u64::try_from(after_first.div_ceil(u128::from(self.flows.max(1)))).unwrap_or(u64::MAX)
     }
 
-    /// How many records this flow has in the whole run. Only for a paced flow.
+    /// How many records this flow has in the whole run; without a rate, as many as it can send.
     pub(super) fn total(&self) -> u64 {
-        self.due_before(self.end())
+        if self.is_paced() { self.due_before(self.end()) } else { u64::MAX }
+    }
+
+    /// Whether nothing more is to be sent: the run has ended and, at a rate, what was late has had `grace` more.
+    pub(super) fn is_over(&self, now: Instant, grace: Duration) -> bool {
+        now >= if self.is_paced() { self.end() + grace } else { self.end() }
+    }
+
+    /// How many of this flow's records may have been sent by `now`.
+    pub(super) fn ready(&self, now: Instant) -> u64 {
+        if self.is_paced() { self.due_before(now).min(self.total()) } else { u64::MAX }
     }
 }
 

@@ -56,17 +56,17 @@ impl Connection {
     /// Sends until the run is over.
     pub(super) fn run(mut self, pace: &Pace, shared: &Shared) {
         let mut notes = Notes::new(&shared.tally);
-        let total = if pace.is_paced() { pace.total() } else { u64::MAX };
+        let total = pace.total();
         let first = shared.messages.first_of(pace.flow, pace.flows);
         let mut backoff = RECONNECT_FIRST;
         let mut k = 0;
         shared.sleep_until(pace.start);
         while k < total && !shared.stopped() {
             let now = clock::now();
-            if now >= if pace.is_paced() { pace.end() + GRACE } else { pace.end() } {
+            if pace.is_over(now, GRACE) {
                 break;
             }
-            let ready = if pace.is_paced() { pace.due_before(now).min(total) } else { u64::MAX };
+            let ready = pace.ready(now);
             if ready <= k {
                 shared.sleep_until(pace.due(k).max(now + BATCH));
                 continue;

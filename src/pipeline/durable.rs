@@ -13,10 +13,6 @@ use crate::ticket::Ticket;
 /// What a task takes in the store beside its record, at most: names, times, framing.
 const TASK_BYTES: usize = 512;
 
-fn batch_bytes(record_bytes: usize, tasks: usize) -> usize {
-    record_bytes.saturating_add(tasks.saturating_sub(1).saturating_mul(TASK_BYTES))
-}
-
 /// For how long a refusal says that the store takes nothing, when nothing was accepted since. A store can be too full for the records that
 /// come and not yet for the smallest one.
 const REFUSAL_COUNTS: Duration = Duration::from_secs(10);
@@ -104,14 +100,9 @@ impl Durable {
         self.batch_bytes_max.saturating_add(self.batch_bytes_max / 2)
     }
 
-    /// Whether a batch of so many tasks, whose records have so many bytes together, can be stored at once.
-    pub(super) fn fits(&self, record_bytes: usize, tasks: usize) -> bool {
-        batch_bytes(record_bytes, tasks) <= self.batch_bytes_max
-    }
-
     /// Room for a batch of so many tasks, whose records have so many bytes together, else the reason of the refusal.
     pub(super) fn room(&self, record_bytes: usize, tasks: usize) -> Result<Room, usize> {
-        let bytes = batch_bytes(record_bytes, tasks);
+        let bytes = record_bytes.saturating_add(tasks.saturating_sub(1).saturating_mul(TASK_BYTES));
         if bytes > self.batch_bytes_max {
             return Err(OVERSIZE);
         }

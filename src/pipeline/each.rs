@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::durable::Room;
-use super::outcomes::{LOG_WRITE, Tally};
+use super::outcomes::{LOG_WRITE, OVERSIZE, Tally};
 use super::{Hit, Pipeline, Worker, matched};
-use crate::clock;
 use crate::listener::Source;
 use crate::ticket::Ticket;
 
@@ -18,6 +16,14 @@ impl Refusals {
     /// The first reason counts.
     fn add(&mut self, frame: usize, reason: usize) {
         self.0.entry(frame).or_insert(reason);
+    }
+
+    /// Frames whose tasks the store does not take are refused before anything is written.
+    fn refuse_tasks(&mut self, pipeline: &Pipeline, worker: &mut Worker, reason: usize) {
+        for hit in worker.hits.iter().filter(|hit| pipeline.has_tasks(hit)) {
+            self.add(hit.frame, reason);
+        }
+        self.strike(worker);
     }
 
     /// What is refused has no hits, and is not in quarantine.
@@ -47,15 +53,22 @@ impl Pipeline {
             return;
         }
         self.evaluate(frames, worker);
-        if !self.fit_at_once(frames, worker) {
-            for frame in frames {
-                let _ = self.handle(source, &[frame], worker, ticket);
-            }
-            return;
-        }
-        self.count_received(source, frames);
         let mut refusals = Refusals::default();
-        let room = self.room_for_each(frames, worker, &mut refusals);
+        let room = match self.room_in_store(frames, &worker.hits) {
+            // One by one they may fit.
+            Err(OVERSIZE) => {
+                for frame in frames {
+                    let _ = self.handle(source, &[frame], worker, ticket);
+                }
+                return;
+            }
+            Err(reason) => {
+                refusals.refuse_tasks(self, worker, reason);
+                None
+            }
+            Ok(room) => room,
+        };
+        self.count_received(source, frames);
         self.write_each(source, frames, worker, &mut refusals);
         refusals.strike(worker);
         for reason in refusals.0.values() {
@@ -79,28 +92,6 @@ impl Pipeline {
         !self.groups[hit.group].sinks.is_empty()
     }
 
-    /// Whether the store can take all of these tasks in one batch.
-    fn fit_at_once(&self, frames: &[&[u8]], worker: &Worker) -> bool {
-        self.store.as_ref().is_none_or(|store| {
-            let (bytes, tasks) = self.size_of_tasks(frames, &worker.hits);
-            store.fits(bytes, tasks)
-        })
-    }
-
-    /// Room in the store for all tasks. Frames whose tasks it does not take are refused before anything is written.
-    fn room_for_each(&self, frames: &[&[u8]], worker: &mut Worker, refusals: &mut Refusals) -> Option<Room> {
-        match self.room_in_store(frames, &worker.hits) {
-            Ok(room) => room,
-            Err(reason) => {
-                for hit in worker.hits.iter().filter(|hit| self.has_tasks(hit)) {
-                    refusals.add(hit.frame, reason);
-                }
-                refusals.strike(worker);
-                None
-            }
-        }
-    }
-
     /// Writes what each log file takes with one append, and what is to be quarantined.
     fn write_each(&self, source: Source, frames: &[&[u8]], worker: &Worker, refusals: &mut Refusals) {
         for target in &self.targets {
@@ -111,10 +102,7 @@ impl Pipeline {
             }
         }
         for (frame, error) in &worker.bad {
-            let detail = error.to_string();
-            let bytes = frames[*frame];
-            let kept = self.quarantine.append(source.label(), error.reason(), &detail, bytes, clock::wall());
-            if kept.is_err() {
+            if !self.keep_bad(source, frames[*frame], error) {
                 refusals.add(*frame, LOG_WRITE);
             }
         }

@@ -5,9 +5,7 @@ use std::time::SystemTime;
 use super::output::{finding_json, indented};
 use crate::record::{DecodeError, DecodeScratch, Decoder, FieldPlan, Record};
 use crate::rule_group::{Checked, GroupRule, RuleGroup};
-use crate::rules::{
-    Candidates, EvalError, EvalScratch, Explanation, IndexScratch, Limits, RULES_MIN, Rule, RuleIndex,
-};
+use crate::rules::{Candidates, EvalError, EvalScratch, Explanation, IndexScratch, Limits, Rule, RuleIndex};
 
 /// Rules under a name; without a name, the rules of the command line.
 struct JudgeGroup {
@@ -109,8 +107,7 @@ impl Judge {
 
     fn new(groups: Vec<JudgeGroup>, fallback: Option<usize>, decoder: Decoder, explain: bool) -> Self {
         let rules: Vec<Vec<&Rule>> = groups.iter().map(|group| group.rules.iter().collect()).collect();
-        let many = rules.iter().map(Vec::len).sum::<usize>() >= RULES_MIN;
-        let index = (many && !explain).then(|| RuleIndex::build(&rules));
+        let index = if explain { None } else { RuleIndex::unless_few(&rules) };
         Judge { groups, fallback, decoder, index, scratch: Scratch::default(), explain }
     }
 

@@ -1,12 +1,11 @@
 //! The evaluating thread: takes what was received and hands it to the service.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::WAIT;
 use super::ring::{Datagrams, Ring, Taken};
 use crate::clock;
-use crate::listener::serve::panic_text;
+use crate::listener::serve::guarded;
 use crate::listener::{BadFrame, Heartbeat, OVERSIZE_HEAD_BYTES, Service, Source};
 use crate::metrics::Counter;
 
@@ -74,13 +73,6 @@ impl<S: Service> Evaluator<S> {
 
     /// False: the service panicked. That costs this call, not the thread.
     fn call(&mut self, call: impl FnOnce(&S, &mut S::Worker)) -> bool {
-        let (service, worker) = (&*self.service, &mut self.worker);
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(service, worker))) else { return true };
-        self.panics.inc();
-        log::error!("udp: handling datagrams panicked: {}", panic_text(&*panic));
-        if let Ok(fresh) = catch_unwind(AssertUnwindSafe(|| self.service.worker())) {
-            self.worker = fresh;
-        }
-        false
+        guarded(&*self.service, &mut self.worker, &self.panics, Source::Udp, call).is_some()
     }
 }

@@ -77,6 +77,11 @@ impl<'s> Candidates<'s> {
 }
 
 impl RuleIndex {
+    /// An index, unless the rules are fewer than [`RULES_MIN`]: then all of them are evaluated.
+    pub fn unless_few(groups: &[Vec<&Rule>]) -> Option<RuleIndex> {
+        (groups.iter().map(Vec::len).sum::<usize>() >= RULES_MIN).then(|| RuleIndex::build(groups))
+    }
+
     /// An index over the rules of several groups that are evaluated together. All of them must have been compiled with one
     /// [`FieldPlan`](crate::record::FieldPlan).
     pub fn build(groups: &[Vec<&Rule>]) -> RuleIndex {
