@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -242,6 +244,17 @@ impl Daemon {
     #[track_caller]
     pub fn admin(&self, path: &str) -> Answer {
         self.try_admin(path).unwrap_or_else(|| panic!("no answer to GET {path}:\n{}", self.stderr()))
+    }
+
+    /// The whole answer of the control API at the socket of this name.
+    #[track_caller]
+    pub fn control(&self, socket: &str, method: &str, target: &str, body: &str) -> String {
+        let mut stream = UnixStream::connect(self.path(socket)).expect("the control socket");
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + body).as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     /// All series: name without the common prefix, labels as exposed, value.

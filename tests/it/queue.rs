@@ -1,9 +1,7 @@
 //! `queue` and `status` with the real program: while it runs, when it is down, and after it was killed; replays arrive at a
 //! real HTTP server.
 
-use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -148,11 +146,7 @@ fn status_match_and_records_fed_in_over_a_socket_of_its_own() {
     );
     let daemon = Daemon::start(&yaml);
     let ask = |method: &str, target: &str, body: &str| {
-        let mut stream = UnixStream::connect(daemon.path("c.sock")).expect("the socket");
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
-        stream.write_all((head + body).as_bytes()).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        let answer = daemon.control("c.sock", method, target, body);
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         (head[9..12].to_owned(), serde_json::from_str::<Value>(body).unwrap_or_default())
     };

@@ -99,23 +99,52 @@ fn truncated_empty_foreign_and_future_segments_stop_no_intact_task() {
     }
 }
 
+/// Makes a segment one of a later format version, whole, with checksums that fit.
+fn raise_version(path: &PathBuf) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).expect("the segment");
+    for copy in [0, 2048] {
+        assert_eq!(bytes[copy + 8..copy + 12], [1, 0, 0, 0], "the format version at {copy}");
+        bytes[copy + 8] = 9;
+        let checksum = crc32c::crc32c(&bytes[copy..copy + 88]);
+        bytes[copy + 88..copy + 92].copy_from_slice(&checksum.to_le_bytes());
+    }
+    std::fs::write(path, &bytes).expect("written");
+    bytes
+}
+
 #[test]
-fn a_segment_of_a_later_version_is_refused_at_start_and_left_as_it_is() {
+fn a_segment_of_a_later_version_is_named_left_as_it_is_and_stops_no_other() {
     let sink = Sink::start([Script::status(503)]);
-    let (daemon, segment) = stopped_with(&sink, 0..5);
-    let mut bytes = std::fs::read(&segment).expect("the segment");
-    // The version's byte follows the eight of the magic.
-    bytes[8] = 0xfe;
-    std::fs::write(&segment, &bytes).expect("written");
-    let refused = daemon.run(&["serve"], &[]);
-    let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
-    assert!(refused.stderr.contains(&name), "{}", refused.stderr);
-    let kept: Vec<Vec<u8>> = std::fs::read_dir(daemon.path("store"))
-        .expect("readable")
-        .flatten()
-        .filter_map(|e| std::fs::read(e.path()).ok())
-        .collect();
-    assert!(kept.iter().any(|b| b.get(..9) == bytes.get(..9)), "nothing is deleted");
+    let mut daemon = Plan::new(&durable(&sink, "64MiB", "workers: 2")).start();
+    let mut stored = 0;
+    while segments(&daemon).len() < 3 {
+        post_all(&daemon, stored..stored + 500);
+        stored += 500;
+        assert!(stored < 100_000, "{:?}", segments(&daemon));
+    }
+    daemon.kill();
+    for newest in [false, true] {
+        let mut all = segments(&daemon);
+        let future = if newest { all.pop().expect("one") } else { all.swap_remove(1) };
+        let bytes = raise_version(&future);
+        let name = future.file_name().expect("a name").to_string_lossy().into_owned();
+        sink.answer(Script::ok());
+        daemon = daemon.again();
+        post_all(&daemon, stored..stored + 10);
+        wait_empty(&daemon);
+        let stderr = daemon.stderr();
+        let line = stderr.lines().find(|l| l.contains("ERROR") && l.contains(&name));
+        let line = line.unwrap_or_else(|| panic!("{name} is not named: {stderr}"));
+        assert!(line.contains("version 9") && line.contains("byte 8"), "{line}");
+        assert_eq!(std::fs::read(&future).expect("still there"), bytes);
+        let taken: std::collections::HashSet<usize> =
+            sink.received().iter().filter(|r| r.status == 200).map(number).collect();
+        assert!((stored..stored + 10).all(|n| taken.contains(&n)), "what comes new is delivered");
+        assert!(taken.contains(&0), "and what lies before it");
+        assert!(!taken.is_empty() && taken.len() < stored + 10, "{} of {stored}", taken.len());
+        daemon.kill();
+        stored += 10;
+    }
 }
 
 #[test]

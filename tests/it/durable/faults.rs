@@ -93,6 +93,28 @@ impl Seen {
 }
 
 #[test]
+fn a_read_only_directory_stops_the_start_with_the_cure() {
+    if !inside_namespace("a_read_only_directory_stops_the_start_with_the_cure") {
+        return;
+    }
+    let sink = Sink::start([Script::ok()]);
+    let plan = Plan::new(&durable(&sink, "16MiB", ""));
+    let store = plan.path("store");
+    std::fs::create_dir(&store).expect("a directory");
+    let at = store.display().to_string();
+    run("mount", &["-t", "tmpfs", "-o", "ro", "tmpfs", &at]);
+    let refused = plan.run(&["serve"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("async.durable.dir") && refused.stderr.contains(&at),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains("writable"), "the cure: {}", refused.stderr);
+    run("umount", &[&at]);
+}
+
+#[test]
 fn a_full_disk_is_only_204_and_503_and_acceptance_comes_back() {
     if !inside_namespace("a_full_disk_is_only_204_and_503_and_acceptance_comes_back") {
         return;
@@ -112,6 +134,8 @@ fn a_full_disk_is_only_204_and_503_and_acceptance_comes_back() {
         refusals > 20
     });
     assert_eq!(daemon.admin("/readyz").status, 503, "not ready while nothing is accepted");
+    let answer = daemon.control("store/control.sock", "POST", "/v1/audit", &record(0, 20_000));
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"error\""), "{answer}");
     sink.answer(Script::ok());
     wait_until("it is ready again", || daemon.admin("/readyz").status == 200);
     seen.send_until(&daemon, 1000, |status| status == 204);
