@@ -11,7 +11,12 @@ impl Arguments {
 
     /// Only to see that it works: `--quick`, or `--test` as cargo says it.
     pub fn is_quick(&self) -> bool {
-        self.0.iter().any(|a| a == "--quick" || a == "--test")
+        self.has("--quick") || self.has("--test")
+    }
+
+    /// Whether `name` was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|a| a == name)
     }
 
     /// What follows `name`.

@@ -9,7 +9,13 @@ use std::process::{Child, Command, Stdio};
 use crate::testing::{free_port, wait_until};
 
 /// Ten rules as an operator would write them; the same as in the decode and pipeline benches.
-const TYPICAL_RULES: &str = include_str!("../../tests/data/rules/typical10.txt");
+pub const TYPICAL_RULES: &str = include_str!("../../tests/data/rules/typical10.txt");
+
+/// Rules, one a line, as the items of a group's list in the configuration.
+pub fn rules_yaml(rules: &str) -> String {
+    let item = |rule: &str| format!("      - '{}'\n", rule.replace('\'', "''"));
+    rules.lines().filter(|l| !l.is_empty()).map(item).collect()
+}
 
 /// A running program; killed when dropped.
 pub struct Daemon {
@@ -29,11 +35,7 @@ impl Daemon {
     pub fn start_with(dir: &Path, webhook: Option<SocketAddr>, more: &str) -> Daemon {
         std::fs::create_dir_all(dir).expect("temporary directory");
         let (http, admin) = (free_port(), free_port());
-        let rules: String = TYPICAL_RULES
-            .lines()
-            .filter(|l| !l.is_empty())
-            .map(|r| format!("      - '{}'\n", r.replace('\'', "''")))
-            .collect();
+        let rules = rules_yaml(TYPICAL_RULES);
         let messaging = webhook.map_or_else(String::new, |to| {
             format!("    messaging: {{ type: webhook, webhook_url: \"http://{to}/\" }}\n")
         });
