@@ -95,6 +95,22 @@ fn what_the_kernel_drops_is_counted() {
 }
 
 #[test]
+fn what_the_kernel_drops_at_the_end_of_a_burst_is_counted_though_nothing_more_comes() {
+    let udp = udp(UdpOptions { receive_buffer_bytes: 4096, ring_bytes_max: 4096, ..UdpOptions::default() });
+    udp.service.gate.shut();
+    udp.sender.send(b"gate").unwrap();
+    until("a busy thread", || udp.service.gate.waiting.load(Ordering::SeqCst) == 1);
+    for _ in 0..200 {
+        udp.sender.send(&[b'x'; 1000]).unwrap();
+    }
+    udp.service.gate.open();
+    until("all are accounted for", || {
+        metric(&udp.registry.render(), "udp_kernel_drops_total") as usize + udp.service.count() == 201
+    });
+    assert!(udp.service.count() < 150);
+}
+
+#[test]
 fn a_full_ring_is_counted_and_loses_nothing_by_itself() {
     let udp = udp(UdpOptions { ring_bytes_max: 4096, ..UdpOptions::default() });
     udp.service.gate.shut();

@@ -1,6 +1,7 @@
 //! UDP: one thread does nothing but receive, in batches, into a bounded ring; another evaluates and writes. A slow disk holds up the
 //! second one only; the first goes on draining the kernel's buffer until the ring is full.
 
+mod drops;
 mod evaluate;
 mod receive;
 mod ring;
@@ -113,6 +114,7 @@ impl UdpListener {
             rest: receive::rest(receive_buffer_bytes),
             losses: Losses {
                 seen: 0,
+                asked: true,
                 kernel_drops: registry.counter(&metrics::UDP_KERNEL_DROPS, &[]),
                 ring_full: registry.counter(&metrics::UDP_RING_FULL, &[]),
                 drops_said: Rate::default(),

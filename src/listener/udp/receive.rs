@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, recvmmsg};
 
+use super::drops;
 use super::ring::Ring;
 use super::{Stop, WAIT};
 use crate::clock;
@@ -32,6 +33,8 @@ const REST_MAX: Duration = Duration::from_millis(1);
 pub(super) struct Losses {
     /// The socket's count so far; the kernel's own wraps.
     pub seen: u32,
+    /// Nothing was received since the kernel was last asked.
+    pub asked: bool,
     pub kernel_drops: Arc<Counter>,
     pub ring_full: Arc<Counter>,
     pub drops_said: Rate,
@@ -46,10 +49,11 @@ impl Losses {
 
     fn note(&mut self, total: u32) {
         let new = total.wrapping_sub(self.seen);
-        self.seen = total;
-        if new == 0 {
+        // A datagram brings the count of when it came, which may be older than one that was asked for.
+        if new == 0 || new > u32::MAX / 2 {
             return;
         }
+        self.seen = total;
         self.kernel_drops.add(u64::from(new));
         if self.drops_said.allow(self.now_ms(), COMPLAINT_PERIOD_MS) {
             log::warn!(
@@ -105,13 +109,18 @@ impl Receiver {
                 continue;
             }
             match self.batch() {
-                Ok(0) => self.wait(),
-                Ok(DATAGRAMS_PER_BATCH) => {}
-                Ok(_) => std::thread::sleep(self.rest),
+                Ok(0) if !self.wait() => self.ask_for_drops(),
+                Ok(0) => {}
+                Ok(n) => {
+                    self.losses.asked = false;
+                    if n < DATAGRAMS_PER_BATCH {
+                        std::thread::sleep(self.rest);
+                    }
+                }
                 Err(e) => {
                     // An ICMP error of some earlier peer, say; the socket goes on.
                     log::debug!("udp: receive: {e}");
-                    self.wait();
+                    let _ = self.wait();
                 }
             }
         }
@@ -123,18 +132,30 @@ impl Receiver {
         self.ring.close();
     }
 
-    /// Sleeps until there is a datagram, or it is time to stop or to beat.
-    fn wait(&self) {
+    /// It is quiet: what was dropped behind the last datagram is seen now, once.
+    fn ask_for_drops(&mut self) {
+        if !std::mem::replace(&mut self.losses.asked, true)
+            && let Some(total) = drops::of(&self.socket)
+        {
+            self.losses.note(total);
+        }
+    }
+
+    /// Sleeps until there is a datagram, or it is time to stop or to beat. False: nothing came all that time.
+    fn wait(&self) -> bool {
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.wake.as_fd(), PollFlags::POLLIN),
         ];
         let wait_ms = u16::try_from(WAIT.as_millis()).unwrap_or(u16::MAX);
-        if let Err(e) = poll(&mut fds, wait_ms)
-            && e != Errno::EINTR
-        {
-            log::error!("udp: cannot wait for datagrams: {e}");
-            std::thread::sleep(Duration::from_millis(100));
+        match poll(&mut fds, wait_ms) {
+            Ok(n) => n > 0,
+            Err(Errno::EINTR) => true,
+            Err(e) => {
+                log::error!("udp: cannot wait for datagrams: {e}");
+                std::thread::sleep(Duration::from_millis(100));
+                true
+            }
         }
     }
 
