@@ -43,9 +43,15 @@ impl Daemon {
             "vault: {{ audit_protocol: none }}\nlisten:\n  http: {{ address: \"127.0.0.1:{http}\" }}\n  admin: {{ address: \"127.0.0.1:{admin}\" }}\nrule_groups:\n  - name: typical\n    rules:\n{rules}    log_file: {{ file_path: {} }}\n{messaging}{more}",
             dir.join("matched.log").display()
         );
+        Self::configured(dir, &config, [http, admin])
+    }
+
+    /// With this configuration, which names these ports for HTTP (or whatever the bench sends to) and for the admin address.
+    pub fn configured(dir: &Path, config: &str, ports: [u16; 2]) -> Daemon {
+        std::fs::create_dir_all(dir).expect("temporary directory");
         let path = dir.join("config.yaml");
         std::fs::write(&path, config).expect("configuration file");
-        let [http, admin] = [http, admin].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [http, admin] = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         Self::run(path, http, admin)
     }
 
@@ -53,7 +59,8 @@ impl Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_vault-audit-filter"))
             .args(["serve", "--config"])
             .arg(&path)
-            .stderr(Stdio::null())
+            .args(["--log-level", "error"])
+            .stdin(Stdio::null())
             .spawn()
             .expect("the program starts");
         let mut daemon = Daemon { child, http, admin, config: path };
@@ -90,6 +97,11 @@ impl Daemon {
         asked.and_then(|()| stream.read_to_string(&mut text)).expect("an answer");
         let line = |l: &str| l.strip_prefix("vault_audit_filter_")?.strip_prefix(name)?.trim().parse().ok();
         text.lines().find_map(line).unwrap_or(0.0)
+    }
+
+    /// Its admin address.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Its HTTP listener.

@@ -19,6 +19,7 @@ pub(super) fn of(socket: impl AsFd) -> Option<u32> {
     ["/proc/self/net/udp", "/proc/self/net/udp6"].iter().find_map(|path| in_table(&table(path).ok()?, inode))
 }
 
+#[allow(clippy::disallowed_methods, reason = "through a limit")]
 fn table(path: &str) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(TABLE_BYTES_MAX).read_to_string(&mut text)?;
