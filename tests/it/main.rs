@@ -20,4 +20,5 @@ mod receive;
 mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
+mod watching;
 mod wrong;
