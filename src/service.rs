@@ -225,8 +225,8 @@ impl Service for Gateway {
         self.pipeline.handle_each(Source::Udp, frames, worker, &mut ticket);
     }
 
-    fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {
-        self.pipeline.bad_frame(source, bad);
+    fn bad_frame(&self, source: Source, bad: BadFrame<'_>, worker: &mut Worker) {
+        self.pipeline.bad_frame(source, bad, worker);
     }
 
     fn after_events(&self, worker: &mut Worker) {

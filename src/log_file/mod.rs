@@ -32,6 +32,7 @@
 //! `.NAME.next-N`: a spare; `.BACKUP.gz.tmp`: a compression in progress. Both are removed when the program stops or starts again.
 
 mod archive;
+mod flights;
 mod fs;
 mod generation;
 mod keeper;
@@ -50,6 +51,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use flights::Flights;
 pub use keeper::LogKeeper;
 pub use quarantine::Quarantine;
 pub use stdout::Stdout;
@@ -81,6 +83,36 @@ impl LogTarget {
         match self {
             LogTarget::File(file) => file.append(records),
             LogTarget::Stdout(stdout) => stdout.append(records),
+        }
+    }
+
+    /// Its appends that are in progress.
+    pub fn flights(&self) -> &Arc<Flights> {
+        match self {
+            LogTarget::File(file) => &file.flights,
+            LogTarget::Stdout(stdout) => &stdout.flights,
+        }
+    }
+
+    /// Whether each append ends with a sync.
+    pub fn syncs_always(&self) -> bool {
+        matches!(self, LogTarget::File(file) if file.options.sync == config::SyncPolicy::Always)
+    }
+
+    /// The path as configured, or `stdout`.
+    pub fn label(&self) -> &str {
+        match self {
+            LogTarget::File(file) => file.path(),
+            LogTarget::Stdout(_) => "stdout",
+        }
+    }
+
+    /// Whether both lead to the same place.
+    pub fn is_same(&self, other: &LogTarget) -> bool {
+        match (self, other) {
+            (LogTarget::File(one), LogTarget::File(other)) => Arc::ptr_eq(one, other),
+            (LogTarget::Stdout(_), LogTarget::Stdout(_)) => true,
+            _ => false,
         }
     }
 }
