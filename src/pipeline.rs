@@ -27,6 +27,7 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -114,6 +115,7 @@ pub struct Pipeline {
     out: Arc<Outlets>,
     /// Of the pool's threads, and of those that evaluate datagrams.
     permits: [Permits; 2],
+    closed: AtomicBool,
 }
 
 /// What the log files have left behind at the end.
@@ -146,7 +148,7 @@ impl Pipeline {
         let index = index(&groups);
         let out = Arc::new(Outlets { groups, targets, outcomes, store: None });
         let permits = [WRITERS_DEFAULT, UDP_WRITERS].map(Permits::new);
-        Ok(Pipeline { decoder, index, fallback, received, out, permits })
+        Ok(Pipeline { decoder, index, fallback, received, out, permits, closed: AtomicBool::new(false) })
     }
 
     /// From now on tasks go to `ledger`, which was opened with the sinks of these groups, and a batch with tasks is acked when they are
@@ -189,8 +191,11 @@ impl Pipeline {
 
     /// Waits for the lines that wait for log files, until `deadline`, and ends the lanes' threads. What is not written by then is refused:
     /// nothing of it is acked. Threads that hang in a write are left behind, half a second after the deadline at the latest. To be
-    /// called when no frames come any more; once.
+    /// called when no frames come any more; the first call counts.
     pub fn close(&self, deadline: Instant) -> LeftInLogs {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return LeftInLogs::default();
+        }
         let left = lanes::close(self.lanes(), deadline);
         // Those of the threads that were left behind; they will not be counted otherwise.
         let inline: u64 = self.permits.iter().map(Permits::frames).sum();

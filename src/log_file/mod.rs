@@ -99,6 +99,14 @@ impl LogTarget {
         matches!(self, LogTarget::File(file) if file.options.sync == config::SyncPolicy::Always)
     }
 
+    /// Whether the last append succeeded (true before the first one). Does not block.
+    pub fn is_writable(&self) -> bool {
+        match self {
+            LogTarget::File(file) => file.is_writable(),
+            LogTarget::Stdout(_) => true,
+        }
+    }
+
     /// The path as configured, or `stdout`.
     pub fn label(&self) -> &str {
         match self {

@@ -104,7 +104,8 @@ impl Lane {
         let batches = self.batches.fetch_add(1, Ordering::AcqRel);
         let bytes = self.bytes.fetch_add(cost, Ordering::Relaxed);
         let place = Place { lane: self, cost, used: false };
-        let full = batches >= WAITING_BATCHES_MAX || (bytes > 0 && bytes.saturating_add(cost) > WAITING_BYTES_MAX);
+        let full =
+            batches >= WAITING_BATCHES_MAX || (bytes > 0 && bytes.saturating_add(cost) > WAITING_BYTES_MAX);
         (!full && place.has_thread()).then_some(place)
     }
 
@@ -217,7 +218,10 @@ impl Place<'_> {
                 true
             }
             Err(e) => {
-                log::error!("log file {:?}: {e}; records that wait for it are refused", self.lane.log.label());
+                log::error!(
+                    "log file {:?}: {e}; records that wait for it are refused",
+                    self.lane.log.label()
+                );
                 false
             }
         }

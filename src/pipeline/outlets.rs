@@ -88,7 +88,12 @@ impl Target {
     }
 
     /// The lines of those frames, where they are not the frames themselves.
-    pub(super) fn entries(&self, source: Source, frames: &[&[u8]], bad: &[(usize, Flaw)]) -> Option<Vec<Vec<u8>>> {
+    pub(super) fn entries(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        bad: &[(usize, Flaw)],
+    ) -> Option<Vec<Vec<u8>>> {
         let entry = |(frame, flaw): &(usize, Flaw)| {
             let (reason, detail) = (flaw.reason(), flaw.detail());
             Quarantine::entry(source.label(), reason, &detail, frames[*frame], clock::wall())
@@ -182,7 +187,13 @@ impl Outlets {
     }
 
     /// A lane has written the batch to target `written`, or failed to: it goes on from there. True: something was handed to the store.
-    pub(super) fn go_on(self: &Arc<Self>, batch: Batch, promise: Promise, written: usize, failed: bool) -> bool {
+    pub(super) fn go_on(
+        self: &Arc<Self>,
+        batch: Batch,
+        promise: Promise,
+        written: usize,
+        failed: bool,
+    ) -> bool {
         let Batch { source, each, bytes, ends, mut hits, mut bad, refusals, room } = batch;
         let frames = batch::frames(&bytes, &ends);
         let (hits, bad) = (&mut hits, &mut bad);

@@ -46,7 +46,7 @@ fn each_datagram_is_a_frame() {
     until("all", || udp.service.count() == expected.len());
     assert_eq!(udp.service.seen(), expected);
     let heartbeats = udp.listener.heartbeats();
-    assert_eq!(heartbeats.each_ref().map(|h| h.thread.as_str()), ["udp", "udp-evaluate"]);
+    assert_eq!(heartbeats.each_ref().map(|h| h.thread.as_str()), ["udp", "udp-evaluate", "udp-standby"]);
     for heartbeat in heartbeats {
         let beats = heartbeat.count();
         until("a beat", || heartbeat.count() > beats);

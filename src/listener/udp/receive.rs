@@ -97,21 +97,27 @@ pub(super) fn rest(receive_buffer_bytes: usize) -> Duration {
 
 impl Receiver {
     pub(super) fn run(&mut self) {
+        let mut was_full = false;
         while !self.stop.asked.load(Ordering::SeqCst) {
             self.heartbeat.beat();
-            if !self.ring.wait_for_room(clock::now()) {
-                self.losses.note_full_ring();
-                self.ring.wait_for_room(clock::now() + WAIT);
+            let outlook = self.ring.look(clock::now());
+            let nap = outlook.stale_in.unwrap_or(WAIT);
+            if !outlook.has_room {
+                if !std::mem::replace(&mut was_full, true) {
+                    self.losses.note_full_ring();
+                }
+                self.ring.wait_for_room(clock::now() + nap);
                 continue;
             }
+            was_full = false;
             match self.batch() {
-                Ok(0) => self.wait(),
+                Ok(0) => self.wait(nap),
                 Ok(DATAGRAMS_PER_BATCH) => {}
                 Ok(_) => std::thread::sleep(self.rest),
                 Err(e) => {
                     // An ICMP error of some earlier peer, say; the socket goes on.
                     log::debug!("udp: receive: {e}");
-                    self.wait();
+                    self.wait(nap);
                 }
             }
         }
@@ -123,13 +129,13 @@ impl Receiver {
         self.ring.close();
     }
 
-    /// Sleeps until there is a datagram, or it is time to stop or to beat.
-    fn wait(&self) {
+    /// Sleeps until there is a datagram, or it is time to stop, to beat or to look after the ring: after `nap`.
+    fn wait(&self, nap: Duration) {
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.wake.as_fd(), PollFlags::POLLIN),
         ];
-        let wait_ms = u16::try_from(WAIT.as_millis()).unwrap_or(u16::MAX);
+        let wait_ms = u16::try_from(nap.as_millis()).unwrap_or(u16::MAX).max(1);
         if let Err(e) = poll(&mut fds, wait_ms)
             && e != Errno::EINTR
         {
