@@ -18,6 +18,8 @@
 mod batch;
 mod durable;
 mod each;
+#[cfg(test)]
+mod hang_tests;
 mod lanes;
 mod outcomes;
 mod outlets;

@@ -293,6 +293,6 @@ impl std::error::Error for OpenError {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
