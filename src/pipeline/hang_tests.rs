@@ -78,9 +78,7 @@ impl Scene {
             pipeline.handle(Source::Http, &[record.as_bytes()], &mut worker, &mut ticket);
         });
         let log = self.pipeline.logs().next().expect("the hanging file").clone();
-        eventually("it hangs", || {
-            log.flights().oldest().is_some_and(|age| age >= Duration::from_millis(60))
-        });
+        eventually("it hangs", || log.flights().oldest().is_some_and(|age| age >= Duration::from_millis(60)));
         thread.expect("a thread")
     }
 
@@ -258,7 +256,10 @@ fn where_every_append_is_synced_records_share_syncs() {
                 acked.fetch_add(1, Ordering::SeqCst);
             })
         };
-        assert_eq!(pipeline.handle(Source::Http, &[record.as_bytes()], &mut worker, &mut ticket), Verdict::Acked);
+        assert_eq!(
+            pipeline.handle(Source::Http, &[record.as_bytes()], &mut worker, &mut ticket),
+            Verdict::Acked
+        );
         assert_eq!(asked, 1, "always by the lane");
     }
     eventually("all are acked", || acked.load(Ordering::SeqCst) == RECORDS as u64);
