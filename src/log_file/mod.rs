@@ -1,4 +1,4 @@
-//! Log files: one line per record, rotated, written by whichever thread evaluated the record.
+//! Log files: one line per record, rotated, written by whichever thread evaluated the record, or by the file's lane.
 //!
 //! # How it works
 //!
@@ -24,8 +24,9 @@
 //! A file exceeds `max_size` by what is written between its end and the next spare; a record larger than `max_size` gets a file of its own.
 //! At most 16 spares wait for one file, and 64 threads write to one file at once. An open file takes one descriptor, each spare one, and
 //! each thread beyond the first that was ever writing to the same generation at the same time one more. Symbolic links in the path are
-//! followed once, at the open. Two processes must not write one log file. A file system that hangs under one log file holds
-//! up the rotation (not the appends) of the others.
+//! followed once, at the open. Two processes must not write one log file. A file system that hangs under one log file holds up the
+//! threads that are in an append to it ([`Flights`] says which, and for how long; the pipeline sends nobody after them), and the
+//! rotation of the other files, not their appends. No append is given up: the kernel may still carry it out.
 //!
 //! # Helper files
 //!
