@@ -31,7 +31,8 @@
 //! 1. Pure modules (`framing`, `record`, `rules`, `side_effect::retry`) do no I/O, spawn nothing and read no clock.
 //! 2. Threads are started through [`threads::spawn`] only, have names, and are joined.
 //! 3. A frame is acked only after every matching log line has been written and, with the durable store, every task of it is on the
-//!    disk. The thread that ended the sync sends the acks; no thread of the pool waits for another one's sync.
+//!    disk. The thread that ended the sync sends the acks; no thread of the pool waits for another one's sync. Where lines wait in a log
+//!    file's lane, the lane's thread sends them, and blocks on that file only.
 //! 4. Every frame ends in exactly one of matched, unmatched, quarantined, refused; the counters add up.
 //! 5. No unbounded queue, buffer, timer set or thread set; each limit carries its unit in its name.
 //! 6. No secret and no record body in diagnostics.
@@ -49,15 +50,20 @@
 //! | bytes buffered, stage, metrics | atomics | |
 //! | rules, groups, decoder, index | immutable | |
 //! | a log file's current generation, its room, its descriptors | an atomic snapshot, an addition, an exchange | an append shares with another one of the same file only what the kernel does to order two writes |
+//! | a log file's appends in progress (`log_file::Flights`) | atomics | |
+//! | permits to be inside an append | an addition per group of threads | the append itself; one permit fewer than threads, so that one is always outside |
+//! | a log file's lane | two additions and a mutex, only where the file hangs or is always synced | pushing or taking batches; never the write |
+//! | the events that a pool thread has taken | an exchange each | |
 //! | a torn write's fragments | a mutex | only after a write that fell short: a push |
 //! | standard output, where there are no groups | a mutex where it is a pipe or a terminal | the write itself: all records go to one stream in turn |
 //! | a sink's queue | bounded channel | `try_send` |
 //! | a sink's waiting room (`enqueue_mode: wait`) | a mutex | moving one task |
 //! | the store's tasks (`store`) | a mutex | changing the index and copying records into the journal's buffer; never a read, a write or a sync |
 //! | the journal's buffer (`store::journal`) | a mutex | copying records, or exchanging two buffers; the sync happens without it |
-//! | received datagrams (`listener::udp`) | a mutex | copying a batch, or exchanging two buffers |
+//! | received datagrams (`listener::udp`) | a mutex | copying a batch, or taking a piece out |
 //!
-//! A sync holds up one thread of the pool at most, and the pool has one more for it.
+//! A sync of the store holds up one thread of the pool at most, and the pool has one more for it. Log files that hang hold up all threads
+//! but one of the pool at most, and it has one more for that; what comes later goes by the files' lanes (`pipeline::lanes`).
 //!
 //! # Words
 //!

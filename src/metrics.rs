@@ -50,6 +50,8 @@ families! {
     GROUP_MATCHES = Counter "group_matches_total" ["group"] "Records matched by each rule group.";
     RULE_ERRORS = Counter "rule_errors_total" ["group", "rule"] "Run-time errors of a rule (its number in the group, from 1); the rule counts as not matching.";
     LOG_WRITE_ERRORS = Counter "log_write_errors_total" ["file"] "Appends to a log file that failed; the records were not acked.";
+    LOG_WRITE_STUCK = Gauge "log_write_stuck_seconds" ["file"] "For how long a write to a log file has been hanging, or its sync; 0 unless that is more than a second.";
+    LOG_SYNCS = Counter "log_syncs_total" ["file"] "Syncs of a log file with sync: always; one serves all records that waited for it.";
     LOG_ROTATIONS = Counter "log_rotations_total" ["file"] "Rotations of a log file.";
     LOG_KEEPER_ERRORS = Counter "log_keeper_errors_total" ["file"] "Failed rotation, compression or removal steps; they are tried again.";
     TASKS = Counter "tasks_total" ["sink", "outcome"] "Side-effect tasks by outcome: delivered, dropped (never sent), failed (given up after attempts), returned (to the durable store, from where they are read again).";

@@ -1,7 +1,11 @@
 //! What happens to a frame: decode, match, write log lines, hand tasks to the sinks, count. Read this first.
 //!
-//! Everything runs inline on the thread that received the frame. Nothing here takes a lock that a rotation, another
-//! record's file or network I/O, or a slow sink could hold; a task is handed to a bounded queue or dropped with a counted reason.
+//! Everything runs inline on the thread that received the frame, as long as log files take their lines at once. A log file that does
+//! not (it hangs, or each append is synced) has a lane ([`lanes`]): a batch that would have to wait for it goes there, and the
+//! thread goes on with the next request; the lane's thread writes the batch and ends it by the same code ([`outlets`]). A group of
+//! threads has one permit fewer than threads to be inside an append ([`permits`]), so that one of them always goes on, whatever hangs.
+//! Nothing here takes a lock that a rotation, another record's file or network I/O, or a slow sink could hold; a task is handed to a
+//! bounded queue or dropped with a counted reason.
 //!
 //! The order is the promise: log lines and quarantine lines are written first; only when all of them are written do
 //! tasks go out and is the batch acked. If a write fails, nothing is acked, no task is made, and the sender's next
@@ -11,27 +15,37 @@
 //! by whichever thread ended the sync. This thread goes on with the next request meanwhile. The store is asked before anything is
 //! written whether it takes tasks at all.
 
+mod batch;
 mod durable;
 mod each;
+#[cfg(test)]
+mod hang_tests;
+mod lanes;
 mod outcomes;
+mod outlets;
+mod permits;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::listener::{BadFrame, Source};
-use crate::log_file::{LogFile, LogTarget, Quarantine, Stdout};
+use crate::log_file::{LogTarget, Quarantine};
 use crate::metrics::{self, Counter, Registry};
-use crate::record::{DecodeError, DecodeScratch, Decoder};
+use crate::record::{DecodeScratch, Decoder};
 use crate::rule_group::{GroupRule, RuleGroup};
 use crate::rules::{EvalScratch, IndexScratch, Rule, RuleIndex};
-use crate::side_effect::{Ledger, SinkNumber, SinkQueue, Task};
+use crate::side_effect::{Ledger, SinkNumber, Task};
 use crate::ticket::Ticket;
+use batch::{Flaw, Flow, Refusals};
 use durable::{Durable, Room};
 use outcomes::{LOG_WRITE, OVERSIZE, Outcomes, TRUNCATED};
+use outlets::{Outlets, Written};
+use permits::Permits;
 
 /// Per-thread state of the pipeline: buffers that are used again for every frame.
 #[derive(Debug, Default)]
@@ -40,11 +54,20 @@ pub struct Worker {
     eval: EvalScratch,
     index: IndexScratch,
     hits: Vec<Hit>,
-    bad: Vec<(usize, DecodeError)>,
+    bad: Vec<(usize, Flaw)>,
     /// Empty but while a batch is handed to the store.
     tasks: Vec<(SinkNumber, Task)>,
     /// Something was handed to the store since this thread last saw to a sync.
     unsynced: bool,
+    /// Never blocks for a log file.
+    by_lanes: bool,
+}
+
+impl Worker {
+    /// Of a thread that must not block for a log file: every line goes by the file's lane.
+    pub fn by_lanes() -> Worker {
+        Worker { by_lanes: true, ..Worker::default() }
+    }
 }
 
 /// Frame number `frame` of the batch belongs to group number `group`.
@@ -59,8 +82,8 @@ struct Hit {
 /// The answer for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every line that had to be written is written. If a ticket was asked for, it brings the answer: the batch waits for room in a
-    /// queue, or for the store.
+    /// Every line that had to be written is written. If a ticket was asked for, it brings the answer: the batch waits for a log file,
+    /// for room in a queue, or for the store.
     Acked,
     /// A line could not be written, or the store takes no tasks: nothing of this batch may be acked.
     Refused,
@@ -68,30 +91,12 @@ pub enum Verdict {
     TooLarge,
 }
 
-/// A log file or standard output with the groups that write to it.
-#[derive(Debug)]
-struct Target {
-    log: LogTarget,
-    /// By group number; `true`: that group writes here.
-    of_group: Vec<bool>,
-    /// Takes every record, matched or not (no rule groups at all).
-    takes_all: bool,
-}
-
-impl Target {
-    /// The numbers of the frames that go here, in order.
-    fn wanted(&self, frames: usize, hits: &[Hit], bad: &[(usize, DecodeError)]) -> Vec<usize> {
-        if self.takes_all {
-            let is_bad = |frame: &usize| bad.binary_search_by_key(frame, |(b, _)| *b).is_ok();
-            return (0..frames).filter(|frame| !is_bad(frame)).collect();
-        }
-        let mut wanted: Vec<usize> =
-            hits.iter().filter(|hit| self.of_group[hit.group]).map(|hit| hit.frame).collect();
-        // Hits are in the order of frames: a frame that two groups put into one file is written once.
-        wanted.dedup();
-        wanted
-    }
-}
+/// How long a pipeline that is dropped waits for its log files.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
+/// Threads of the pool that may be inside an append, where nobody says otherwise.
+const WRITERS_DEFAULT: usize = 2;
+/// Threads that evaluate datagrams and may be inside an append: there are two.
+const UDP_WRITERS: usize = 1;
 
 /// Counters of one listener.
 #[derive(Debug)]
@@ -104,16 +109,24 @@ struct Received {
 #[derive(Debug)]
 pub struct Pipeline {
     decoder: Decoder,
-    groups: Vec<RuleGroup>,
     /// `None`: so few rules that all of them are evaluated.
     index: Option<RuleIndex>,
     /// Number of the group that takes what no group matched.
     fallback: Option<usize>,
-    targets: Vec<Target>,
-    quarantine: Quarantine,
     received: [Received; 4],
-    outcomes: Arc<Outcomes>,
-    store: Option<Durable>,
+    out: Arc<Outlets>,
+    /// Of the pool's threads, and of those that evaluate datagrams.
+    permits: [Permits; 2],
+    closed: AtomicBool,
+}
+
+/// What the log files have left behind at the end.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LeftInLogs {
+    /// Frames that were not acked; they are counted as refused.
+    pub frames: u64,
+    /// The log files in whose writes threads still hang.
+    pub hanging: Vec<String>,
 }
 
 impl Pipeline {
@@ -133,37 +146,73 @@ impl Pipeline {
             bytes: registry.counter(&metrics::RECEIVED_BYTES, &[source.label()]),
         });
         let outcomes = Arc::new(Outcomes::new(registry, &groups));
-        let targets = targets(&groups, registry)?;
+        let targets = outlets::targets(&groups, &quarantine, registry)?;
         let index = index(&groups);
-        Ok(Pipeline {
-            decoder,
-            groups,
-            index,
-            fallback,
-            targets,
-            quarantine,
-            received,
-            outcomes,
-            store: None,
-        })
+        let out = Arc::new(Outlets { groups, targets, outcomes, store: None });
+        let permits = [WRITERS_DEFAULT, UDP_WRITERS].map(Permits::new);
+        Ok(Pipeline { decoder, index, fallback, received, out, permits, closed: AtomicBool::new(false) })
     }
 
     /// From now on tasks go to `ledger`, which was opened with the sinks of these groups, and a batch with tasks is acked when they are
-    /// durable. It takes tasks with records of `batch_bytes_max` bytes at a time.
+    /// durable. It takes tasks with records of `batch_bytes_max` bytes at a time. To be called before the first frame.
     #[must_use]
-    pub fn storing(self, ledger: Arc<dyn Ledger>, batch_bytes_max: usize) -> Self {
-        let store = Some(Durable::new(ledger, batch_bytes_max, Arc::clone(&self.outcomes)));
-        Pipeline { store, ..self }
+    pub fn storing(mut self, ledger: Arc<dyn Ledger>, batch_bytes_max: usize) -> Self {
+        match Arc::get_mut(&mut self.out) {
+            Some(out) => {
+                out.store = Some(Durable::new(ledger, batch_bytes_max, Arc::clone(&out.outcomes)));
+            }
+            None => log::error!("the store came after the first frames and is not used"),
+        }
+        self
+    }
+
+    /// So many threads of the pool may be inside an append at once: fewer than it has.
+    #[must_use]
+    pub fn writing_with(mut self, threads: usize) -> Self {
+        self.permits[0] = Permits::new(threads);
+        self
     }
 
     /// Whether the store takes tasks; `None`: there is none.
     pub fn store_check(&self) -> Option<Box<dyn Fn() -> Result<(), String> + Send + Sync>> {
-        self.store.as_ref().map(|store| Box::new(store.check()) as _)
+        self.out.store.as_ref().map(|store| Box::new(store.check()) as _)
+    }
+
+    /// The log files, each once, and standard output, where records go there.
+    pub fn logs(&self) -> impl Iterator<Item = &LogTarget> + Clone {
+        self.lanes().map(|lane| lane.log())
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Arc<lanes::Lane>> + Clone {
+        let targets = &self.out.targets;
+        targets.iter().enumerate().filter_map(move |(at, target)| {
+            let is_first = !targets[..at].iter().any(|known| Arc::ptr_eq(&known.lane, &target.lane));
+            is_first.then_some(&target.lane)
+        })
+    }
+
+    /// Waits for the lines that wait for log files, until `deadline`, and ends the lanes' threads. What is not written by then is refused:
+    /// nothing of it is acked. Threads that hang in a write are left behind, half a second after the deadline at the latest. To be
+    /// called when no frames come any more; the first call counts.
+    pub fn close(&self, deadline: Instant) -> LeftInLogs {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return LeftInLogs::default();
+        }
+        let left = lanes::close(self.lanes(), deadline);
+        // Those of the threads that were left behind; they will not be counted otherwise.
+        let inline: u64 = self.permits.iter().map(Permits::frames).sum();
+        let stuck = inline + left.iter().map(|left| left.stuck).sum::<u64>();
+        if stuck > 0 {
+            self.out.outcomes.count_refused(stuck, LOG_WRITE);
+        }
+        let waiting: u64 = left.iter().map(|left| left.waiting).sum();
+        let hanging = self.logs().filter(|log| log.flights().oldest().is_some());
+        LeftInLogs { frames: waiting + stuck, hanging: hanging.map(|log| log.label().to_owned()).collect() }
     }
 
     /// The rule groups in the order of the configuration.
     pub fn groups(&self) -> &[RuleGroup] {
-        &self.groups
+        &self.out.groups
     }
 
     /// Extracts what the rules read.
@@ -173,13 +222,14 @@ impl Pipeline {
 
     /// The group that takes what no group matched.
     pub fn fallback(&self) -> Option<&RuleGroup> {
-        self.fallback.and_then(|number| self.groups.get(number))
+        self.fallback.and_then(|number| self.out.groups.get(number))
     }
 
-    /// Takes the frames of one request as a whole. Blocks for no longer than its own file writes.
-    /// `ticket` is asked for at most once per task that has to wait for room in a queue; with a store, at most once, and for
-    /// [`Source::Http`] only: nobody waits for the answer to a line or a datagram. The caller then sees to the sync
-    /// with [`Pipeline::commit`] or [`Pipeline::nudge`] when it holds nothing that others wait for.
+    /// Takes the frames of one request as a whole. Blocks for no longer than an append of its own, and not for a log file that hangs
+    /// already.
+    /// `ticket` is asked for when the batch has to wait for a log file, and at most once per task that has to wait for room in a queue;
+    /// with a store, for [`Source::Http`] also where there are tasks: nobody waits for the store's answer to a line or a datagram.
+    /// The caller then sees to the sync with [`Pipeline::commit`] or [`Pipeline::nudge`] when it holds nothing that others wait for.
     pub fn handle(
         &self,
         source: Source,
@@ -189,41 +239,49 @@ impl Pipeline {
     ) -> Verdict {
         self.count_received(source, frames);
         self.evaluate(frames, worker);
-        let room = match self.room_in_store(frames, &worker.hits) {
+        let room = match self.out.room_in_store(frames, &worker.hits) {
             Ok(room) => room,
             Err(OVERSIZE) => {
-                self.too_large_for_store(source, frames);
+                self.too_large_for_store(source, frames, worker, ticket);
                 return Verdict::TooLarge;
             }
             Err(reason) => {
-                self.outcomes.count_refused(frames.len() as u64, reason);
+                self.out.outcomes.count_refused(frames.len() as u64, reason);
                 return Verdict::Refused;
             }
         };
-        if !self.write_lines(frames, &worker.hits, &worker.bad)
-            || !self.write_quarantine(source, frames, &worker.bad)
-        {
-            self.outcomes.count_refused(frames.len() as u64, LOG_WRITE);
-            return Verdict::Refused;
-        }
-        match (&self.store, room) {
-            (Some(store), Some(room)) => {
-                self.store_tasks((store, room), source, frames, frames.len(), worker, ticket);
+        self.write_and_finish((source, false), frames, (Refusals::default(), room), worker, ticket)
+    }
+
+    /// Writes the frames that were evaluated, here or by lanes, and finishes those that are written.
+    fn write_and_finish(
+        &self,
+        (source, each): (Source, bool),
+        frames: &[&[u8]],
+        (refusals, room): (Refusals, Option<Room>),
+        worker: &mut Worker,
+        ticket: &mut dyn FnMut() -> Ticket,
+    ) -> Verdict {
+        let permits = (!worker.by_lanes).then(|| &self.permits[usize::from(source == Source::Udp)]);
+        let (hits, bad) = (&mut worker.hits, &mut worker.bad);
+        let mut flow = Flow { source, each, frames, hits, bad, refusals, room, gone: 0 };
+        match self.out.write(&mut flow, 0, permits, ticket) {
+            Written::All => {
+                worker.unsynced |= self.out.finish(flow, &mut worker.tasks, ticket);
+                Verdict::Acked
             }
-            _ => {
-                self.count_outcomes(frames.len(), worker);
-                self.each_task(source, frames, &worker.hits, |sink, task| {
-                    sink.submit(task, ticket);
-                });
+            Written::Refused(reason) => {
+                self.out.outcomes.count_refused(frames.len() as u64, reason);
+                Verdict::Refused
             }
+            Written::Gone => Verdict::Acked,
         }
-        Verdict::Acked
     }
 
     /// Syncs what this thread has handed to the store, unless another thread is doing so. Blocks for the disk; parked replies go out.
     pub fn commit(&self, worker: &mut Worker) {
         if std::mem::take(&mut worker.unsynced)
-            && let Some(store) = &self.store
+            && let Some(store) = &self.out.store
         {
             store.ledger().commit();
         }
@@ -232,7 +290,7 @@ impl Pipeline {
     /// Has another thread sync what this one has handed to the store. Does not block.
     pub fn nudge(&self, worker: &mut Worker) {
         if std::mem::take(&mut worker.unsynced)
-            && let Some(store) = &self.store
+            && let Some(store) = &self.out.store
         {
             store.ledger().nudge();
         }
@@ -244,50 +302,54 @@ impl Pipeline {
     }
 
     /// Counts and keeps what is no frame: oversize heads and cut datagrams go to the quarantine log.
-    pub fn bad_frame(&self, source: Source, bad: BadFrame<'_>) {
-        let (head, reason) = match bad {
-            BadFrame::Oversize(head) => (head, BadFrame::OVERSIZE),
-            BadFrame::CutDatagram(head) => (head, BadFrame::CUT_DATAGRAM),
+    pub fn bad_frame(&self, source: Source, bad: BadFrame<'_>, worker: &mut Worker) {
+        let (head, flaw) = match bad {
+            BadFrame::Oversize(head) => (head, Flaw::head_only(BadFrame::OVERSIZE)),
+            BadFrame::CutDatagram(head) => (head, Flaw::head_only(BadFrame::CUT_DATAGRAM)),
             BadFrame::Truncated(bytes) => {
                 self.count_received_one(source, bytes);
-                self.outcomes.count_refused(1, TRUNCATED);
+                self.out.outcomes.count_refused(1, TRUNCATED);
                 return;
             }
         };
         self.count_received_one(source, head.len() as u64);
-        let kept = self.quarantine.append(
-            source.label(),
-            reason,
-            "only the first bytes are kept",
-            head,
-            clock::wall(),
-        );
-        match kept {
-            Ok(()) => self.outcomes.count_quarantined(reason),
-            Err(_) => self.outcomes.count_refused(1, LOG_WRITE),
-        }
+        self.keep(source, &[head], flaw, worker, &mut || Ticket::new(|_| {}));
     }
 
     /// The tasks of these frames can never be stored. A request is answered so; lines and datagrams, which nobody can be told of, are kept.
-    fn too_large_for_store(&self, source: Source, frames: &[&[u8]]) {
-        if source == Source::Http {
-            return self.outcomes.count_refused(frames.len() as u64, OVERSIZE);
+    fn too_large_for_store(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        worker: &mut Worker,
+        ticket: &mut dyn FnMut() -> Ticket,
+    ) {
+        match source {
+            Source::Http => self.out.outcomes.count_refused(frames.len() as u64, OVERSIZE),
+            _ => self.keep(source, frames, Flaw::TOO_LARGE_FOR_STORE, worker, ticket),
         }
-        let detail = "its side effects are larger than the durable store can take at a time";
-        for frame in frames {
-            let now = clock::wall();
-            match self.quarantine.append(source.label(), BadFrame::OVERSIZE, detail, frame, now) {
-                Ok(()) => self.outcomes.count_quarantined(BadFrame::OVERSIZE),
-                Err(_) => self.outcomes.count_refused(1, LOG_WRITE),
-            }
-        }
+    }
+
+    /// All of these frames go to quarantine, and nowhere else.
+    fn keep(
+        &self,
+        source: Source,
+        frames: &[&[u8]],
+        flaw: Flaw,
+        worker: &mut Worker,
+        ticket: &mut dyn FnMut() -> Ticket,
+    ) {
+        worker.hits.clear();
+        worker.bad.clear();
+        worker.bad.extend((0..frames.len()).map(|frame| (frame, flaw)));
+        self.write_and_finish((source, true), frames, Default::default(), worker, ticket);
     }
 
     /// Counts the frames of a request that was refused because one of them is too large.
     pub fn refused_oversize(&self, source: Source, frames: usize) {
         let n = frames as u64;
         self.received(source).frames.add(n);
-        self.outcomes.count_refused(n, OVERSIZE);
+        self.out.outcomes.count_refused(n, OVERSIZE);
     }
 
     fn evaluate(&self, frames: &[&[u8]], worker: &mut Worker) {
@@ -299,13 +361,13 @@ impl Pipeline {
             let record = match self.decoder.decode(bytes, &mut worker.decode) {
                 Ok(record) => record,
                 Err(error) => {
-                    worker.bad.push((frame, error));
+                    worker.bad.push((frame, Flaw::Undecodable(error)));
                     continue;
                 }
             };
             let before = worker.hits.len();
             let candidates = self.index.as_ref().map(|index| index.candidates(&record, &mut worker.index));
-            for (group, rules) in self.groups.iter().enumerate() {
+            for (group, rules) in self.out.groups.iter().enumerate() {
                 if self.is_pure_fallback(group) {
                     continue;
                 }
@@ -329,104 +391,7 @@ impl Pipeline {
 
     /// A fallback group without rules takes only what nobody else took; as an ordinary group it would take everything.
     fn is_pure_fallback(&self, group: usize) -> bool {
-        self.fallback == Some(group) && self.groups[group].rules.is_empty()
-    }
-
-    /// Appends the frames to every log file that takes them; false when one could not be written (the log file has
-    /// counted it and said why).
-    fn write_lines(&self, frames: &[&[u8]], hits: &[Hit], bad: &[(usize, DecodeError)]) -> bool {
-        self.targets.iter().all(|target| {
-            if let [frame] = frames {
-                let wanted = if target.takes_all {
-                    bad.is_empty()
-                } else {
-                    hits.iter().any(|h| target.of_group[h.group])
-                };
-                return !wanted || target.log.append(&[frame]).is_ok();
-            }
-            let lines: Vec<&[u8]> =
-                target.wanted(frames.len(), hits, bad).into_iter().map(|n| frames[n]).collect();
-            lines.is_empty() || target.log.append(&lines).is_ok()
-        })
-    }
-
-    fn write_quarantine(&self, source: Source, frames: &[&[u8]], bad: &[(usize, DecodeError)]) -> bool {
-        bad.iter().all(|(frame, error)| self.keep_bad(source, frames[*frame], error))
-    }
-
-    /// Writes a frame that is no record to the quarantine log; false when that failed (the log has counted it and said why).
-    fn keep_bad(&self, source: Source, frame: &[u8], error: &DecodeError) -> bool {
-        let detail = error.to_string();
-        self.quarantine.append(source.label(), error.reason(), &detail, frame, clock::wall()).is_ok()
-    }
-
-    fn count_outcomes(&self, frames: usize, worker: &Worker) {
-        let groups = worker.hits.iter().map(|hit| hit.group);
-        let reasons = worker.bad.iter().map(|(_, error)| error.reason());
-        self.outcomes.count(frames as u64, matched(&worker.hits), groups, reasons);
-    }
-
-    /// Room in the store for the tasks of these hits, if there are any, else the reason of the refusal.
-    fn room_in_store(&self, frames: &[&[u8]], hits: &[Hit]) -> Result<Option<Room>, usize> {
-        let Some(store) = &self.store else { return Ok(None) };
-        let (bytes, tasks) = self.size_of_tasks(frames, hits);
-        if tasks == 0 { Ok(None) } else { store.room(bytes, tasks).map(Some) }
-    }
-
-    /// Bytes of the records of these hits, once for each task, and how many tasks that are.
-    fn size_of_tasks(&self, frames: &[&[u8]], hits: &[Hit]) -> (usize, usize) {
-        hits.iter().fold((0, 0), |(bytes, tasks), hit| {
-            let sinks = self.groups[hit.group].sinks.len();
-            (bytes + frames[hit.frame].len() * sinks, tasks + sinks)
-        })
-    }
-
-    /// Hands all tasks of the batch to the store. The rest happens when they are durable, or refused.
-    /// `left` frames have not been refused.
-    fn store_tasks(
-        &self,
-        (store, room): (&Durable, Room),
-        source: Source,
-        frames: &[&[u8]],
-        left: usize,
-        worker: &mut Worker,
-        ticket: &mut dyn FnMut() -> Ticket,
-    ) {
-        let mut tasks = std::mem::take(&mut worker.tasks);
-        self.each_task(source, frames, &worker.hits, |sink, task| tasks.push(sink.to_store(task)));
-        let tally = self.tally_to_store(source, left, worker);
-        let ticket = (source == Source::Http).then(ticket);
-        store.accept(&tasks, room, tally, ticket);
-        tasks.clear();
-        worker.tasks = tasks;
-        worker.unsynced = true;
-    }
-
-    /// Makes the tasks of these hits, one after the other.
-    fn each_task(
-        &self,
-        source: Source,
-        frames: &[&[u8]],
-        hits: &[Hit],
-        mut take: impl FnMut(&SinkQueue, Task),
-    ) {
-        let mut accepted_at: Option<SystemTime> = None;
-        let mut shared: Option<(usize, Arc<[u8]>)> = None;
-        for hit in hits {
-            let group = &self.groups[hit.group];
-            for sink in &group.sinks {
-                let record = match &shared {
-                    Some((frame, record)) if *frame == hit.frame => Arc::clone(record),
-                    _ => {
-                        let record: Arc<[u8]> = Arc::from(frames[hit.frame].trim_ascii());
-                        shared = Some((hit.frame, Arc::clone(&record)));
-                        record
-                    }
-                };
-                let accepted_at = *accepted_at.get_or_insert_with(clock::wall);
-                take(sink, Task::new(Arc::clone(&group.name), record, source.label(), accepted_at));
-            }
-        }
+        self.fallback == Some(group) && self.out.groups[group].rules.is_empty()
     }
 
     fn received(&self, source: Source) -> &Received {
@@ -464,28 +429,15 @@ fn matched(hits: &[Hit]) -> u64 {
     matched
 }
 
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.close(clock::now() + CLOSING_MAX);
+    }
+}
+
 /// An index over the rules of all groups, unless they are few.
 fn index(groups: &[RuleGroup]) -> Option<RuleIndex> {
     let rules: Vec<Vec<&Rule>> =
         groups.iter().map(|group| group.rules.iter().map(GroupRule::rule).collect()).collect();
     RuleIndex::unless_few(&rules)
-}
-
-/// The distinct files of the groups, each with who writes to it.
-fn targets(groups: &[RuleGroup], registry: &Registry) -> io::Result<Vec<Target>> {
-    if groups.is_empty() {
-        let stdout = LogTarget::Stdout(Arc::new(Stdout::new(registry)?));
-        return Ok(vec![Target { log: stdout, of_group: Vec::new(), takes_all: true }]);
-    }
-    let mut targets: Vec<(Arc<LogFile>, Vec<bool>)> = Vec::new();
-    for (number, group) in groups.iter().enumerate() {
-        let Some(file) = &group.log_file else { continue };
-        let at = targets.iter().position(|(known, _)| Arc::ptr_eq(known, file)).unwrap_or_else(|| {
-            targets.push((Arc::clone(file), vec![false; groups.len()]));
-            targets.len() - 1
-        });
-        targets[at].1[number] = true;
-    }
-    let target = |(file, of_group)| Target { log: LogTarget::File(file), of_group, takes_all: false };
-    Ok(targets.into_iter().map(target).collect())
 }

@@ -2,34 +2,38 @@
 //! in order and joins. Reads top to bottom like the README.
 
 mod durable;
+mod logs;
 mod operator;
+mod watchdog;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use sd_notify::NotifyState;
 
 use crate::clock;
 use crate::config::{self, AuditProtocol, Config, Environment, Loaded, Problem, Problems};
 use crate::control::{Control, Parts};
-use crate::listener::{
-    self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions,
-};
+use crate::listener::{self, Endpoint, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions};
 use crate::log_file::{LogFile, LogFiles, LogKeeper, Quarantine};
 use crate::metrics::{self, Registry};
 use crate::pipeline::Pipeline;
 use crate::record::Decoder;
 use crate::rule_group::{Checked, Compiled, GroupRule, RuleGroup};
 use crate::rules::Rule;
-use crate::service::{Gateway, ReadyCheck};
+use crate::service::Gateway;
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
 use crate::store::Store;
 use crate::trust;
 pub(crate) use durable::settings as store_settings;
+use watchdog::Watchdog;
+
+/// How long threads that are not to wait for anything have to end; those that hang in a log file are left behind.
+const ENDING_MAX: Duration = Duration::from_millis(500);
 
 /// Longest wait for a signal.
 const TICK: Duration = Duration::from_secs(1);
@@ -73,6 +77,7 @@ pub fn run(checked: Checked) -> Result<(), ServeError> {
 struct Server {
     registry: Arc<Registry>,
     gateway: Arc<Gateway>,
+    pipeline: Arc<Pipeline>,
     pool: Pool<Gateway>,
     udp: Option<UdpListener>,
     side_effects: SideEffects,
@@ -104,20 +109,22 @@ impl Server {
             .map_err(runtime("cannot start the side-effect workers"))?;
         let groups = build_groups(config, compiled.rules, &log_files, &side_effects, &registry)?;
         let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
-        let log_files_check = log_files_check(&groups);
+        let mut options = PoolOptions::new(config.limits.clone());
         let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, &registry)?;
+        // All but one may be in the write to a log file while the others serve.
+        let pipeline = pipeline.writing_with(options.threads);
+        options.threads += 1;
         let pipeline = Arc::new(match &store {
             Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),
             None => pipeline,
         });
-        let checks = [log_files_check].into_iter().chain(durable::check(&pipeline)).collect();
+        let checks = [logs::check(&pipeline)].into_iter().chain(durable::check(&pipeline)).collect();
 
         let tokens = config.listen.http_tokens.clone();
         let record_bytes_max = config.limits.record_bytes_max;
         let gateway =
             Gateway::new(Arc::clone(&pipeline), tokens, record_bytes_max, Arc::clone(&registry), checks);
         let gateway = Arc::new(gateway);
-        let mut options = PoolOptions::new(config.limits.clone());
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
@@ -129,13 +136,24 @@ impl Server {
         let udp = udp.transpose()?;
         let parts = Parts {
             gateway: Arc::clone(&gateway),
-            pipeline,
+            pipeline: Arc::clone(&pipeline),
             registry: Arc::clone(&registry),
             sinks: side_effects.queues().to_vec(),
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
         let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
-        Ok(Server { registry, gateway, pool, udp, side_effects, store, control, log_files, log_keeper })
+        Ok(Server {
+            registry,
+            gateway,
+            pipeline,
+            pool,
+            udp,
+            side_effects,
+            store,
+            control,
+            log_files,
+            log_keeper,
+        })
     }
 
     /// Says what runs where, then tells systemd that it is ready.
@@ -164,7 +182,11 @@ impl Server {
         let mut silent = String::new();
         let mut store =
             self.store.as_ref().map(|store| durable::Watch::new(durable::ledger(store), &self.registry));
+        let mut logs = logs::Watch::new(&self.pipeline);
         loop {
+            for (level, line) in logs.look() {
+                log::log!(level, "{line}");
+            }
             if let Some((level, line)) = store.as_mut().and_then(|store| store.look(clock::now())) {
                 log::log!(level, "{line}");
             }
@@ -173,7 +195,9 @@ impl Server {
                 Some(Event::Reopen) => self.reopen(),
                 None => {}
             }
-            match watchdog.due(clock::now()) {
+            // Whoever hangs in the write to a log file does not come back sooner when the program is killed.
+            let excused = |thread| self.pipeline.logs().any(|log| log.flights().has_thread(thread));
+            match watchdog.due(clock::now(), excused) {
                 Ok(false) => {}
                 Ok(true) => {
                     silent.clear();
@@ -205,11 +229,15 @@ impl Server {
         notify(&[NotifyState::Stopping]);
         self.gateway.set_draining();
         // Senders get half of the time, so that the sinks have the other half whatever the senders do.
+        let half = clock::now() + drain_timeout / 2;
         let drained = self.pool.drain(drain_timeout / 2);
+        let ending = clock::now() + ENDING_MAX;
         if let Some(udp) = &self.udp {
-            udp.stop();
+            udp.stop_by(half.max(ending));
         }
-        self.pool.join();
+        self.pool.join_by(ending);
+        let left_in_logs = self.pipeline.close(half);
+        self.gateway.set_stopped();
         drop(self.control.take());
         let status = self.status();
         let sinks = self.side_effects.queues().len();
@@ -217,7 +245,8 @@ impl Server {
         if let Some(store) = &self.store {
             durable::close(store, sinks, left.unfinished);
         }
-        self.log_keeper.stop();
+        logs::say_left(&left_in_logs);
+        self.log_keeper.stop_by(clock::now() + ENDING_MAX);
         if drained.in_flight > 0 {
             log::warn!(
                 "{} connections were still within a request or line and were closed",
@@ -301,18 +330,6 @@ fn open_quarantine(
 ) -> Result<Quarantine, ServeError> {
     let file = config::LogFile::at(config.quarantine_path());
     Ok(Quarantine::new(open_log_file(log_files, &file, registry)?))
-}
-
-/// Readiness is red while the last append to a log file has failed.
-fn log_files_check(groups: &[RuleGroup]) -> ReadyCheck {
-    let files: Vec<Arc<LogFile>> = groups.iter().filter_map(|group| group.log_file.clone()).collect();
-    ReadyCheck {
-        name: "log files",
-        check: Box::new(move || match files.iter().find(|file| !file.is_writable()) {
-            None => Ok(()),
-            Some(file) => Err(format!("the last append to {} failed", file.path())),
-        }),
-    }
 }
 
 fn sink_problems(loaded: &Loaded, errors: Vec<sink::BuildError>) -> ServeError {
@@ -408,77 +425,4 @@ fn listening(config: &Config) -> Vec<(&'static str, String)> {
     let unix = config.listen.unix_path.as_ref().map(|p| ("Unix stream", p.display().to_string()));
     let admin = config.listen.admin_address.clone().map(|a| ("admin", a));
     [http, audit, unix, admin].into_iter().flatten().collect()
-}
-
-/// How long a listener thread may go without a sign of life before the watchdog is left unfed. The threads move at
-/// least once a second.
-const HEARTBEAT_SILENCE_MAX: Duration = Duration::from_secs(3);
-
-/// Feeds systemd's watchdog at half of its interval, but only while every listener thread shows signs of life.
-struct Watchdog {
-    interval: Option<Duration>,
-    fed_at: Instant,
-    threads: Vec<(Heartbeat, u64, Instant)>,
-}
-
-impl Watchdog {
-    fn new(interval: Option<Duration>, heartbeats: impl Iterator<Item = Heartbeat>, now: Instant) -> Self {
-        let threads = heartbeats.map(|h| (h.count(), h)).map(|(count, h)| (h, count, now)).collect();
-        Watchdog { interval: interval.map(|w| w / 2), fed_at: now, threads }
-    }
-
-    /// How long the supervisor may sleep.
-    fn nap(&self) -> Duration {
-        self.interval.map_or(TICK, |interval| TICK.min(interval / 2))
-    }
-
-    /// Whether it is time to feed the watchdog; an error names the threads that keep it from being fed.
-    fn due(&mut self, now: Instant) -> Result<bool, String> {
-        for (heartbeat, count, moved_at) in &mut self.threads {
-            if *count != heartbeat.count() {
-                (*count, *moved_at) = (heartbeat.count(), now);
-            }
-        }
-        if self.interval.is_none_or(|interval| now - self.fed_at < interval) {
-            return Ok(false);
-        }
-        let silent = self.threads.iter().filter(|(_, _, moved_at)| now - *moved_at > HEARTBEAT_SILENCE_MAX);
-        let names: Vec<&str> = silent.map(|(heartbeat, _, _)| heartbeat.thread.as_str()).collect();
-        if !names.is_empty() {
-            // Fed as soon as they move again: a disk that stood still for some seconds must not end the program.
-            return Err(names.join(", "));
-        }
-        self.fed_at = now;
-        Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_watchdog_is_fed_while_every_thread_moves() {
-        let beats = ["ingest-0", "udp"].map(|name| Heartbeat::new(name.to_owned()));
-        let start = clock::now();
-        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        let mut watchdog = Watchdog::new(Some(Duration::from_secs(4)), beats.iter().cloned(), start);
-        assert_eq!(watchdog.due(at(1.0)), Ok(false), "half of the interval has not passed");
-        assert_eq!(watchdog.due(at(2.0)), Ok(true), "no thread was silent for long");
-        beats.iter().for_each(Heartbeat::beat);
-        assert_eq!(watchdog.due(at(3.0)), Ok(false));
-        beats[1].beat();
-        assert_eq!(watchdog.due(at(6.5)), Err("ingest-0".to_owned()));
-        assert_eq!(watchdog.due(at(6.75)), Err("ingest-0".to_owned()));
-        beats[0].beat();
-        assert_eq!(watchdog.due(at(7.0)), Ok(true), "without waiting for another half interval");
-    }
-
-    #[test]
-    fn without_a_watchdog_nothing_is_due() {
-        let mut watchdog = Watchdog::new(None, std::iter::empty(), clock::now());
-        assert_eq!(watchdog.due(clock::now() + Duration::from_secs(3600)), Ok(false));
-        assert_eq!(watchdog.nap(), TICK);
-        assert_eq!(Watchdog::new(Some(TICK), std::iter::empty(), clock::now()).nap(), TICK / 4);
-    }
 }

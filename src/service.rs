@@ -34,6 +34,7 @@ pub struct Gateway {
     registry: Arc<Registry>,
     checks: Vec<ReadyCheck>,
     draining: AtomicBool,
+    stopped: AtomicBool,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -51,12 +52,23 @@ impl Gateway {
         registry: Arc<Registry>,
         checks: Vec<ReadyCheck>,
     ) -> Self {
-        Gateway { pipeline, tokens, record_bytes_max, registry, checks, draining: AtomicBool::new(false) }
+        let (draining, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
+        Gateway { pipeline, tokens, record_bytes_max, registry, checks, draining, stopped }
     }
 
     /// From now on `/readyz` answers 503.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing more is written or acked from now on.
+    pub fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Gateway::set_stopped`] was called.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     fn ingest(&self, request: &Request<'_>, worker: &mut Worker, park: &dyn Park) -> Reply {
@@ -225,8 +237,8 @@ impl Service for Gateway {
         self.pipeline.handle_each(Source::Udp, frames, worker, &mut ticket);
     }
 
-    fn bad_frame(&self, source: Source, bad: BadFrame<'_>, _worker: &mut Worker) {
-        self.pipeline.bad_frame(source, bad);
+    fn bad_frame(&self, source: Source, bad: BadFrame<'_>, worker: &mut Worker) {
+        self.pipeline.bad_frame(source, bad, worker);
     }
 
     fn after_events(&self, worker: &mut Worker) {

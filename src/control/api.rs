@@ -1,9 +1,10 @@
 //! The routes of the control API: a request in, an answer out. Knows no sockets.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::answer::Answer;
 use super::selection::{self, Selection};
@@ -27,6 +28,8 @@ const PAGE_TASKS: usize = 100;
 pub const PAGE_TASKS_MAX: usize = 10_000;
 /// How long records that were fed in may wait for their ack.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often whoever waits for an ack looks whether the program ends.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What the API looks at and works on.
 pub struct Parts {
@@ -50,7 +53,6 @@ pub struct Api {
 }
 
 /// Buffers of one thread.
-#[derive(Default)]
 pub(super) struct ApiWorker {
     ingest: pipeline::Worker,
     decode: DecodeScratch,
@@ -76,7 +78,9 @@ impl Api {
     }
 
     pub(super) fn worker(&self) -> ApiWorker {
-        ApiWorker::default()
+        // A log file that hangs must not cost the operator one of these few threads.
+        let ingest = pipeline::Worker::by_lanes();
+        ApiWorker { ingest, decode: DecodeScratch::default(), eval: EvalScratch::default() }
     }
 
     /// Answers a request. May block for the store's disk, and with `POST /v1/audit` until the records are acked.
@@ -119,7 +123,10 @@ impl Api {
     fn feed(&self, body: &[u8], worker: &mut ApiWorker) -> Answer {
         let (sender, acked) = bounded(1);
         let gateway = &self.parts.gateway;
-        let reply = gateway.feed(body, &mut worker.ingest, &Waiting(sender));
+        let waiting = Waiting { sender, ticket: RefCell::new(None) };
+        let reply = gateway.feed(body, &mut worker.ingest, &waiting);
+        // Ours must not be the one that is missing.
+        drop(waiting);
         // As the listeners' threads do: this one sees to the sync that the ack may wait for.
         gateway.after_events(&mut worker.ingest);
         match reply {
@@ -128,10 +135,10 @@ impl Api {
                 let what = String::from_utf8_lossy(&response.body).trim_end().to_owned();
                 Answer::error(response.status, &what, "see the server's diagnostics")
             }
-            Reply::Parked => match acked.recv_timeout(ACK_TIMEOUT) {
+            Reply::Parked => match self.wait_for(&acked) {
                 Ok(Outcome::Done) => Answer::empty(),
                 Ok(Outcome::Refused) => {
-                    let what = "the durable store did not take the records' tasks";
+                    let what = "a log file did not take the records, or the durable store their tasks";
                     Answer::error(503, what, "send them again in a moment; see the server's diagnostics")
                 }
                 Err(_) => {
@@ -139,6 +146,18 @@ impl Api {
                     Answer::error(503, &what, "send them again; what was done is not undone")
                 }
             },
+        }
+    }
+
+    /// Waits for the ack; no longer than the program can give one.
+    fn wait_for(&self, acked: &Receiver<Outcome>) -> Result<Outcome, RecvTimeoutError> {
+        let deadline = clock::now() + ACK_TIMEOUT;
+        loop {
+            match acked.recv_timeout(LOOK_EVERY) {
+                Err(RecvTimeoutError::Timeout)
+                    if clock::now() < deadline && !self.parts.gateway.is_stopped() => {}
+                other => return other,
+            }
         }
     }
 
@@ -226,14 +245,21 @@ fn store_failed(error: &std::io::Error) -> Answer {
 }
 
 /// Waits for the ack of records on the thread that fed them in.
-struct Waiting(Sender<Outcome>);
+struct Waiting {
+    sender: Sender<Outcome>,
+    ticket: RefCell<Option<Ticket>>,
+}
 
 impl Park for Waiting {
     fn ticket(&self, _status: u16) -> Ticket {
-        let sender = self.0.clone();
-        Ticket::new(move |outcome| {
-            // Full: another ticket of the same request has gone before. Disconnected: the time was up.
-            let _ = sender.try_send(outcome);
-        })
+        let mut asked = self.ticket.borrow_mut();
+        let ticket = asked.get_or_insert_with(|| {
+            let sender = self.sender.clone();
+            // Disconnected: the time was up.
+            Ticket::new(move |outcome| {
+                let _ = sender.try_send(outcome);
+            })
+        });
+        ticket.clone()
     }
 }

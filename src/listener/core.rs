@@ -14,6 +14,7 @@ use super::counters::{CloseReason, ListenerCounters, Rate};
 use super::park;
 use super::slots::{ConnId, Inside, Phase, Slot, Slots};
 use super::socket::Listener;
+use super::taken::Taken;
 use crate::clock;
 use crate::config::Limits;
 use crate::framing::http::HttpLimits;
@@ -94,6 +95,8 @@ pub(super) struct Core {
     pub wake: EventFd,
     pub slots: Slots,
     pub listeners: Vec<ListenerState>,
+    /// The events of each thread.
+    pub taken: Vec<Taken>,
     pub bounds: Bounds,
     buffered_bytes: AtomicUsize,
     buffered_gauge: Arc<Gauge>,
@@ -112,6 +115,7 @@ impl Core {
         wake: EventFd,
         connections_max: usize,
         listeners: Vec<ListenerState>,
+        threads: usize,
         bounds: Bounds,
         buffered_gauge: Arc<Gauge>,
     ) -> Self {
@@ -120,6 +124,7 @@ impl Core {
             wake,
             slots: Slots::new(connections_max),
             listeners,
+            taken: std::iter::repeat_with(Taken::default).take(threads).collect(),
             bounds,
             buffered_bytes: AtomicUsize::new(0),
             buffered_gauge,

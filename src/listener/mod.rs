@@ -1,5 +1,5 @@
 //! Listeners: sockets in, frames out. A fixed pool of threads around one readiness poller serves HTTP (ingest and
-//! admin) and newline-delimited streams (TCP, Unix); UDP has a thread of its own.
+//! admin) and newline-delimited streams (TCP, Unix); UDP has threads of its own.
 //!
 //! This module knows sockets, framing, limits and deadlines. What a request or a line means is the [`Service`]'s business.
 
@@ -15,7 +15,8 @@
 //!
 //! 1. A connection is served by at most one thread at a time: its slot's mutex is held from the event to the next arming.
 //! 2. A thread never waits for a peer, nor for a slot that another thread is serving a request in. For the disk of the durable store
-//!    it waits only after its events ([`Service::after_events`]), when it holds no slot.
+//!    it waits only after its events ([`Service::after_events`]), when it holds no slot. In the write to a log file it holds the slot of
+//!    that record alone: its other events are taken over by another thread (`taken`).
 //! 3. One request is in flight per connection; what was pipelined behind it waits, at most one read buffer of it.
 //! 4. The epoll token names slot and generation, so an event or a ticket for a connection that has gone finds nothing.
 
@@ -32,6 +33,7 @@ mod serve_lines;
 mod slots;
 mod socket;
 mod sweep;
+mod taken;
 mod udp;
 
 pub use pool::{Drained, Endpoint, Heartbeat, Pool, PoolOptions};
@@ -119,7 +121,7 @@ pub trait Service: Send + Sync + 'static {
     /// The state for one more thread.
     fn worker(&self) -> Self::Worker;
 
-    /// One complete HTTP request. Must not block beyond its own file writes.
+    /// One complete HTTP request. Must not block beyond its own file writes, and never on all threads of the pool at once.
     fn http(
         &self,
         source: Source,

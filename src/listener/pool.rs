@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -18,15 +18,12 @@ use super::counters::{CloseReason, ListenerCounters, Rate};
 use super::serve::{Hands, accept_pending, panic_text};
 use super::slots::{ConnId, Phase};
 use super::socket::Listener;
+use super::taken::EVENTS_PER_WAIT;
 use super::{Service, Source};
 use crate::clock;
 use crate::config::Limits;
 use crate::metrics::{self, Registry};
 use crate::threads;
-
-/// How many events a thread takes at a time, at most. They wait for each other, so a thread that finds its events slow to handle (a
-/// synced log file, a large body) takes one at a time and leaves the others to its fellows.
-const EVENTS_PER_WAIT: usize = 8;
 
 /// How many connections are still taken in when accepting ends; the kernel resets the others.
 const LAST_ACCEPTS_MAX: usize = 4096;
@@ -79,15 +76,22 @@ pub struct Heartbeat {
     /// The thread's name.
     pub thread: String,
     pub(super) beats: Arc<AtomicU64>,
+    number: Arc<AtomicU64>,
 }
 
 impl Heartbeat {
     pub(crate) fn new(thread: String) -> Self {
-        Heartbeat { thread, beats: Arc::default() }
+        Heartbeat { thread, beats: Arc::default(), number: Arc::default() }
     }
 
     pub(crate) fn beat(&self) {
+        self.number.store(threads::number(), Ordering::Relaxed);
         self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of the thread ([`threads::number`]); 0 before its first loop.
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// How many loops the thread has made.
@@ -159,21 +163,22 @@ impl<S: Service> Pool<S> {
             wake,
             options.limits.connections_max,
             listeners,
+            options.threads.max(1),
             Bounds::new(&options.limits, buffered),
             registry.gauge(&metrics::BUFFERED_BYTES, &[]),
         ));
         let mut pool = Pool { core, threads: Mutex::default(), heartbeats: Vec::new(), service };
         for n in 0..options.threads.max(1) {
-            pool.start_thread(format!("ingest-{n}"))?;
+            pool.start_thread(n)?;
         }
         Ok(pool)
     }
 
-    fn start_thread(&mut self, name: String) -> io::Result<()> {
-        let heartbeat = Heartbeat::new(name);
+    fn start_thread(&mut self, number: usize) -> io::Result<()> {
+        let heartbeat = Heartbeat::new(format!("ingest-{number}"));
         let mut hands = Hands::new(Arc::clone(&self.service));
         let (core, beat) = (Arc::clone(&self.core), heartbeat.clone());
-        let thread = threads::spawn(&heartbeat.thread, move || run(&core, &mut hands, &beat))?;
+        let thread = threads::spawn(&heartbeat.thread, move || run(&core, number, &mut hands, &beat))?;
         self.threads.get_mut().push(thread);
         self.heartbeats.push(heartbeat);
         Ok(())
@@ -251,22 +256,40 @@ impl<S: Service> Pool<S> {
 
     /// Ends the threads and closes what is still open. Blocks until each thread has finished the event that it is handling.
     pub fn join(&self) {
-        self.stop_accepting();
-        self.core.advance_to(Stage::Stopped);
-        if let Err(e) = self.core.wake.write(1) {
-            log::error!("cannot wake the listener threads: {e}");
-        }
+        self.end_threads();
         for thread in self.threads.lock().drain(..) {
             if let Err(panic) = thread.join() {
                 log::error!("a listener thread panicked: {}", panic_text(&*panic));
             }
         }
+        self.close_all();
+    }
+
+    /// The same, but threads that have not ended by `deadline` are left behind, with the connections that they serve. Returns their names.
+    pub fn join_by(&self, deadline: Instant) -> Vec<String> {
+        self.end_threads();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let left = threads::join_by(threads, deadline);
+        self.close_all();
+        left
+    }
+
+    fn end_threads(&self) {
+        self.stop_accepting();
+        self.core.advance_to(Stage::Stopped);
+        if let Err(e) = self.core.wake.write(1) {
+            log::error!("cannot wake the listener threads: {e}");
+        }
+    }
+
+    /// Closes what is still open, but for what a thread that was left behind is serving.
+    fn close_all(&self) {
         if self.core.slots.open() == 0 {
             return;
         }
         let mut hands = Hands::new(Arc::clone(&self.service));
         for (index, slot) in self.core.slots.iter() {
-            let mut inside = slot.lock();
+            let Some(mut inside) = slot.try_lock() else { continue };
             if let Some(conn) = inside.conn.as_deref_mut() {
                 hands.lines_ended(&self.core, conn);
             }
@@ -282,7 +305,8 @@ impl<S: Service> Drop for Pool<S> {
 }
 
 /// A thread's life.
-fn run<S: Service>(core: &Arc<Core>, hands: &mut Hands<S>, heartbeat: &Heartbeat) {
+fn run<S: Service>(core: &Arc<Core>, number: usize, hands: &mut Hands<S>, heartbeat: &Heartbeat) {
+    let taken = &core.taken[number];
     let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
     let mut take = EVENTS_PER_WAIT;
     while core.stage() != Stage::Stopped {
@@ -297,9 +321,11 @@ fn run<S: Service>(core: &Arc<Core>, hands: &mut Hands<S>, heartbeat: &Heartbeat
         };
         heartbeat.beat();
         let start_ms = core.now_ms();
-        for event in &events[..ready] {
-            survive(|| hands.dispatch(core, event.data()));
+        taken.put(events[..ready].iter().map(EpollEvent::data), start_ms);
+        for at in 0..ready {
+            survive(|| hands.dispatch(core, taken.claim(at)));
         }
+        taken.done();
         let end_ms = core.now_ms();
         let slow = end_ms > start_ms + 1;
         take = if slow { 1 } else { (take * 2).min(EVENTS_PER_WAIT) };

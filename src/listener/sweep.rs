@@ -17,6 +17,7 @@ use super::park::answer;
 use super::reply::Form;
 use super::serve::{Hands, arm_listener};
 use super::slots::{ConnId, Phase};
+use super::taken::EVENTS_PER_WAIT;
 
 /// How many slots one sweep looks at.
 const SLOTS_PER_SWEEP: usize = 16 << 10;
@@ -68,7 +69,7 @@ impl Core {
 }
 
 impl<S: Service> Hands<S> {
-    /// Looks at deadlines and resting listeners, if it is time.
+    /// Looks at deadlines, resting listeners and events that a thread cannot get to, if it is time.
     pub(super) fn sweep_if_due(&mut self, core: &Arc<Core>, now_ms: u64) {
         if !core.claim_sweep(now_ms) {
             return;
@@ -79,6 +80,14 @@ impl<S: Service> Hands<S> {
                 state.resume_at_ms.store(0, Ordering::SeqCst);
                 if let Some(listener) = &*state.listener.lock() {
                     arm_listener(core, index, listener);
+                }
+            }
+        }
+        for taken in &core.taken {
+            for at in 0..EVENTS_PER_WAIT {
+                // Asked each time: this thread may be held up in turn.
+                if taken.is_held(core.now_ms()) {
+                    self.dispatch(core, taken.claim(at));
                 }
             }
         }

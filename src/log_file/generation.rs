@@ -49,7 +49,11 @@ impl Generation {
             io::Write::write_all(&mut &file, b"\n")?;
             len += 1;
         }
-        Ok(Generation {
+        Ok(Generation::of(file, len, id, token))
+    }
+
+    fn of(file: File, len: u64, id: FileId, token: LiveToken) -> Generation {
+        Generation {
             gate: Gate::default(),
             size: AtomicU64::new(len),
             spent: AtomicBool::new(false),
@@ -58,7 +62,15 @@ impl Generation {
             descriptions: Descriptions::new(file),
             id,
             _live: token,
-        })
+        }
+    }
+
+    /// A pipe in the place of a file: a write to it hangs for as long as a test does not read.
+    #[cfg(test)]
+    pub(super) fn of_pipe(writer: File, live: &Arc<Live>) -> Generation {
+        let id = FileId::of(&writer.metadata().expect("the pipe"));
+        let (token, _) = live.enter(id);
+        Generation::of(writer, 0, id, token)
     }
 
     /// Which file it is.

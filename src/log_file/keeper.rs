@@ -119,13 +119,27 @@ impl LogKeeper {
     pub fn stop(self) {
         drop(self);
     }
+
+    /// The same, but a thread that a file system holds up is left behind at `deadline`, and said. What it would have done is done by the
+    /// next start.
+    pub fn stop_by(mut self, deadline: Instant) {
+        self.ask_to_stop();
+        let left = threads::join_by(std::mem::take(&mut self.threads), deadline);
+        if !left.is_empty() {
+            log::error!("{} hangs in a file system and is left behind", left.join(", "));
+        }
+    }
+
+    fn ask_to_stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        let _ = self.shared.wake.try_send(());
+        let _ = self.shared.archive_wake.try_send(());
+    }
 }
 
 impl Drop for LogKeeper {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        let _ = self.shared.wake.try_send(());
-        let _ = self.shared.archive_wake.try_send(());
+        self.ask_to_stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 log::error!("a log keeper thread has panicked");

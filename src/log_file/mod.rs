@@ -1,4 +1,4 @@
-//! Log files: one line per record, rotated, written by whichever thread evaluated the record.
+//! Log files: one line per record, rotated, written by whichever thread evaluated the record, or by the file's lane.
 //!
 //! # How it works
 //!
@@ -24,14 +24,16 @@
 //! A file exceeds `max_size` by what is written between its end and the next spare; a record larger than `max_size` gets a file of its own.
 //! At most 16 spares wait for one file, and 64 threads write to one file at once. An open file takes one descriptor, each spare one, and
 //! each thread beyond the first that was ever writing to the same generation at the same time one more. Symbolic links in the path are
-//! followed once, at the open. Two processes must not write one log file. A file system that hangs under one log file holds
-//! up the rotation (not the appends) of the others.
+//! followed once, at the open. Two processes must not write one log file. A file system that hangs under one log file holds up the
+//! threads that are in an append to it ([`Flights`] says which, and for how long; the pipeline sends nobody after them), and the
+//! rotation of the other files, not their appends. No append is given up: the kernel may still carry it out.
 //!
 //! # Helper files
 //!
 //! `.NAME.next-N`: a spare; `.BACKUP.gz.tmp`: a compression in progress. Both are removed when the program stops or starts again.
 
 mod archive;
+mod flights;
 mod fs;
 mod generation;
 mod keeper;
@@ -50,6 +52,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use flights::Flights;
 pub use keeper::LogKeeper;
 pub use quarantine::Quarantine;
 pub use stdout::Stdout;
@@ -81,6 +84,44 @@ impl LogTarget {
         match self {
             LogTarget::File(file) => file.append(records),
             LogTarget::Stdout(stdout) => stdout.append(records),
+        }
+    }
+
+    /// Its appends that are in progress.
+    pub fn flights(&self) -> &Arc<Flights> {
+        match self {
+            LogTarget::File(file) => &file.flights,
+            LogTarget::Stdout(stdout) => &stdout.flights,
+        }
+    }
+
+    /// Whether each append ends with a sync.
+    pub fn syncs_always(&self) -> bool {
+        matches!(self, LogTarget::File(file) if file.options.sync == config::SyncPolicy::Always)
+    }
+
+    /// Whether the last append succeeded (true before the first one). Does not block.
+    pub fn is_writable(&self) -> bool {
+        match self {
+            LogTarget::File(file) => file.is_writable(),
+            LogTarget::Stdout(_) => true,
+        }
+    }
+
+    /// The path as configured, or `stdout`.
+    pub fn label(&self) -> &str {
+        match self {
+            LogTarget::File(file) => file.path(),
+            LogTarget::Stdout(_) => "stdout",
+        }
+    }
+
+    /// Whether both lead to the same place.
+    pub fn is_same(&self, other: &LogTarget) -> bool {
+        match (self, other) {
+            (LogTarget::File(one), LogTarget::File(other)) => Arc::ptr_eq(one, other),
+            (LogTarget::Stdout(_), LogTarget::Stdout(_)) => true,
+            _ => false,
         }
     }
 }
@@ -253,6 +294,6 @@ impl std::error::Error for OpenError {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

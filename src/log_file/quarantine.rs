@@ -1,6 +1,5 @@
 //! The quarantine log: frames that could not be decoded, kept as they came.
 
-use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use super::LogFile;
 
-/// Appends raw frames to a [`LogFile`], one JSON object on a line for each:
+/// The [`LogFile`] that takes raw frames, one JSON object on a line for each ([`Quarantine::entry`]):
 ///
 /// ```json
 /// {"time":"2026-11-24T05:48:10.302Z","listener":"http","reason":"not_json","detail":"...","bytes":12,"raw":"not a record"}
@@ -43,19 +42,14 @@ impl Quarantine {
         Quarantine { file }
     }
 
-    /// Keeps one frame. Blocks and guarantees as [`LogFile::append`] does.
-    ///
-    /// # Errors
-    /// The frame is not kept and must not be acked.
-    pub fn append(
-        &self,
-        listener: &str,
-        reason: &str,
-        detail: &str,
-        raw: &[u8],
-        now: SystemTime,
-    ) -> io::Result<()> {
-        self.file.append(&[&entry(listener, reason, detail, raw, now)])
+    /// Where the entries go.
+    pub fn file(&self) -> &Arc<LogFile> {
+        &self.file
+    }
+
+    /// The entry of one frame, to be appended to [`Quarantine::file`]: a line without its newline.
+    pub fn entry(listener: &str, reason: &str, detail: &str, raw: &[u8], now: SystemTime) -> Vec<u8> {
+        entry(listener, reason, detail, raw, now)
     }
 }
 

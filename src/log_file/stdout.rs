@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
+use super::flights::Flights;
 use super::lines::{joined, line, write_once};
 use crate::clock;
 use crate::metrics::{self, Counter, Registry};
@@ -27,6 +28,7 @@ pub struct Stdout {
     /// The last write ended within a line. `None`: a regular file.
     turns: Option<Mutex<Turns>>,
     wait_max: Duration,
+    pub(super) flights: Arc<Flights>,
     write_errors: Arc<Counter>,
 }
 
@@ -47,10 +49,13 @@ impl Stdout {
 
     fn to(to: File, metrics: &Registry) -> io::Result<Stdout> {
         let regular = to.metadata()?.is_file();
+        let flights = Arc::<Flights>::default();
+        flights.show(metrics, "stdout");
         Ok(Stdout {
             turns: (!regular).then(Mutex::default),
             to,
             wait_max: WAIT_MAX,
+            flights,
             write_errors: metrics.counter(&metrics::LOG_WRITE_ERRORS, &["stdout"]),
         })
     }
@@ -62,6 +67,7 @@ impl Stdout {
     /// The reader has gone (`BrokenPipe`), the disk is full, the wait was too long (`TimedOut`). A line that is left torn is ended
     /// before the next one. Counted in `log_write_errors_total{file="stdout"}`.
     pub fn append(&self, records: &[&[u8]]) -> io::Result<()> {
+        let _flight = self.flights.begin();
         let lines: Vec<_> = records.iter().map(|r| line(r)).collect();
         let done = match &self.turns {
             None => self.write_file(&lines),

@@ -1,12 +1,17 @@
 //! What the tests of this module share.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::generation::Generation;
 use super::writer::Options;
+use super::{LogFile, LogFiles};
 use crate::clock;
-use crate::config::SyncPolicy;
+use crate::config::{self, SyncPolicy};
+use crate::metrics::Registry;
 
 /// A directory of its own, removed at the end.
 pub(crate) struct TempDir(PathBuf);
@@ -51,6 +56,15 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A log file whose writes hang once 4 KiB are in it, until they are read from the other end.
+pub(crate) fn hanging_file(path: &std::path::Path, metrics: &Registry) -> (Arc<LogFile>, File) {
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+    let file = LogFiles::new().open(&config::LogFile::at(path.to_owned()), metrics).expect("a log file");
+    file.current.store(Arc::new(Generation::of_pipe(File::from(writer), &file.live)));
+    (file, File::from(reader))
 }
 
 /// Options with a size in bytes and everything else off.

@@ -288,8 +288,11 @@ fn quarantined_frames_are_lines_of_a_log_file() {
     let dir = TempDir::new("quarantine");
     let files = LogFiles::new();
     let quarantine = Quarantine::new(open(&files, &dir.path("q.log"), options(MIB)));
-    quarantine.append("tcp", "not_json", "why", b"x\ny", std::time::UNIX_EPOCH).expect("append");
-    quarantine.append("udp", "not_utf8", "why", b"\xff", std::time::UNIX_EPOCH).expect("append");
+    let entries: [(&str, &str, &[u8]); 2] = [("tcp", "not_json", b"x\ny"), ("udp", "not_utf8", b"\xff")];
+    for (listener, reason, raw) in entries {
+        let entry = Quarantine::entry(listener, reason, "why", raw, std::time::UNIX_EPOCH);
+        quarantine.file().append(&[&entry]).expect("append");
+    }
     let lines = dir.lines();
     assert_eq!(lines.len(), 2);
     assert!(lines[0].contains(r#""raw":"x\ny""#) && lines[1].contains(r#""raw_base64":"/w==""#), "{lines:?}");

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::flights::Flights;
 use super::fs::{self, FileId};
 use super::generation::{Description, Generation, Live};
 use super::lines::{bytes_of, first_bytes, line, write_once};
@@ -77,9 +78,11 @@ pub struct LogFile {
     pub(super) last_failure: ArcSwapOption<String>,
     /// The last append failed.
     failing: AtomicBool,
+    pub(super) flights: Arc<Flights>,
     pub(super) rotations: Arc<Counter>,
     pub(super) keeper_errors: Arc<Counter>,
     write_errors: Arc<Counter>,
+    syncs: Arc<Counter>,
     keeper: Sender<()>,
 }
 
@@ -100,6 +103,8 @@ impl LogFile {
     ) -> io::Result<LogFile> {
         let live = Arc::new(Live::default());
         let first = open_current(&names, options, &live)?;
+        let flights = Arc::<Flights>::default();
+        flights.show(metrics, &label);
         Ok(LogFile {
             current: ArcSwap::from_pointee(first),
             live,
@@ -108,9 +113,11 @@ impl LogFile {
             failures: AtomicU64::new(0),
             last_failure: ArcSwapOption::empty(),
             failing: AtomicBool::new(false),
+            flights,
             rotations: metrics.counter(&metrics::LOG_ROTATIONS, &[&label]),
             keeper_errors: metrics.counter(&metrics::LOG_KEEPER_ERRORS, &[&label]),
             write_errors: metrics.counter(&metrics::LOG_WRITE_ERRORS, &[&label]),
+            syncs: metrics.counter(&metrics::LOG_SYNCS, &[&label]),
             names,
             options,
             label,
@@ -134,6 +141,7 @@ impl LogFile {
     /// acked, and the next try may well succeed. No part of a line stays. Whole lines of the batch may: those in front of a
     /// rotation within the batch, and all of them when only the sync failed. Counted in `log_write_errors_total`.
     pub fn append(&self, records: &[&[u8]]) -> io::Result<()> {
+        let _flight = self.flights.begin();
         let done = match records {
             [one] => self.append_lines(&[line(one)]),
             many => self.append_lines(&many.iter().map(|r| line(r)).collect::<Vec<_>>()),
@@ -321,15 +329,18 @@ impl LogFile {
         Ok(())
     }
 
-    /// The place where many appends may later share one sync. After a failed sync the kernel may have dropped the pages, so the
-    /// file takes no more and is rotated out.
+    /// Whoever brings many records in one append has them share one sync. After a failed sync the kernel may have dropped the pages, so
+    /// the file takes no more and is rotated out.
     fn make_durable(&self, current: &Generation, description: &Description<'_>) -> io::Result<()> {
         match self.options.sync {
             SyncPolicy::Never => Ok(()),
-            SyncPolicy::Always => description.sync_data().inspect_err(|_| {
-                current.spent.store(true, Ordering::Release);
-                self.wake_keeper();
-            }),
+            SyncPolicy::Always => {
+                self.syncs.inc();
+                description.sync_data().inspect_err(|_| {
+                    current.spent.store(true, Ordering::Release);
+                    self.wake_keeper();
+                })
+            }
         }
     }
 

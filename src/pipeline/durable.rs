@@ -73,6 +73,15 @@ pub(super) struct Room {
     of: Arc<AtomicUsize>,
 }
 
+impl Room {
+    /// Room of so many bytes out of this one, at most all of it.
+    pub(super) fn split(&mut self, bytes: usize) -> Room {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Room { bytes, of: Arc::clone(&self.of) }
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
         self.of.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -196,7 +205,10 @@ mod tests {
         assert_eq!(store.room(5_001, 1).map(drop), Err(STORE_BUSY));
         let more = store.room(5_000, 1).expect("room");
         assert_eq!(store.room(1, 1).map(drop), Err(STORE_BUSY));
-        drop((large, more));
+        let mut large = large;
+        let part = large.split(4_000);
+        assert_eq!((large.bytes, part.bytes, large.split(7_000).bytes), (6_000, 4_000, 6_000));
+        drop((large, more, part));
         assert_eq!(store.unsynced_bytes.load(Ordering::Relaxed), 0);
         drop(store.room(9_000, 2).expect("room"));
         let check = store.check();

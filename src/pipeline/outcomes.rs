@@ -20,8 +20,16 @@ const QUARANTINE_REASONS: [&str; 8] = [
 ];
 
 /// Why frames are refused. The numbers below name them.
-const REFUSED_REASONS: [&str; 7] =
-    ["log_write", "truncated", "oversize", "store_full", "store_broken", "store_closed", "store_busy"];
+const REFUSED_REASONS: [&str; 8] = [
+    "log_write",
+    "truncated",
+    "oversize",
+    "store_full",
+    "store_broken",
+    "store_closed",
+    "store_busy",
+    "log_busy",
+];
 /// A line could not be written.
 pub(super) const LOG_WRITE: usize = 0;
 /// The stream ended within the frame.
@@ -30,6 +38,9 @@ pub(super) const TRUNCATED: usize = 1;
 pub(super) const OVERSIZE: usize = 2;
 /// Too much waits for the disk.
 pub(super) const STORE_BUSY: usize = 6;
+
+/// Too much waits for a log file.
+pub(super) const LOG_BUSY: usize = 7;
 
 /// Why the store refused.
 pub(super) fn of_store(refused: Refused) -> usize {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config;
-use crate::log_file::LogFiles;
+use crate::log_file::{LogFile, LogFiles};
 use crate::record::FieldPlan;
 use crate::rules::Limits;
 
@@ -14,8 +14,17 @@ const RULES: [&str; 2] = [
 
 /// A pipeline with these groups of rules; the last group is the fallback.
 fn pipeline(groups: &[Vec<&str>], dir: &std::path::Path) -> Pipeline {
+    pipeline_with_logs(groups, &[], dir, &Registry::new())
+}
+
+/// The same; the first groups write to these files.
+pub(super) fn pipeline_with_logs(
+    groups: &[Vec<&str>],
+    logs: &[Arc<LogFile>],
+    dir: &std::path::Path,
+    registry: &Registry,
+) -> Pipeline {
     std::fs::create_dir_all(dir).expect("a temporary directory");
-    let registry = Registry::new();
     let mut plan = FieldPlan::new();
     let mut built = Vec::new();
     for (number, texts) in groups.iter().enumerate() {
@@ -27,15 +36,15 @@ fn pipeline(groups: &[Vec<&str>], dir: &std::path::Path) -> Pipeline {
         built.push(RuleGroup {
             name: name.as_str().into(),
             rules: rules.collect(),
-            log_file: None,
+            log_file: logs.get(number).cloned(),
             sinks: Vec::new(),
             matches: registry.counter(&metrics::GROUP_MATCHES, &[&name]),
         });
     }
     let quarantine = config::LogFile::at(dir.join("quarantine.log"));
-    let quarantine = LogFiles::new().open(&quarantine, &registry).expect("a log file");
+    let quarantine = LogFiles::new().open(&quarantine, registry).expect("a log file");
     let fallback = Some(groups.len() - 1);
-    Pipeline::new(plan.build(), built, fallback, Quarantine::new(quarantine), &registry).expect("a pipeline")
+    Pipeline::new(plan.build(), built, fallback, Quarantine::new(quarantine), registry).expect("a pipeline")
 }
 
 #[test]
@@ -63,13 +72,13 @@ fn records_go_to_the_groups_of_the_plain_scan() {
 
 /// What every group says of every frame, rule after rule.
 fn plain(pipeline: &Pipeline, frames: &[&[u8]]) -> Vec<(usize, usize, bool)> {
-    let fallback = pipeline.groups.len() - 1;
+    let fallback = pipeline.groups().len() - 1;
     let (mut decode, mut eval) = (DecodeScratch::default(), EvalScratch::default());
     let mut hits = Vec::new();
     for (number, frame) in frames.iter().enumerate() {
         let record = pipeline.decoder.decode(frame, &mut decode).expect("a real record is valid");
         let before = hits.len();
-        for (group, rules) in pipeline.groups[..fallback].iter().enumerate() {
+        for (group, rules) in pipeline.groups()[..fallback].iter().enumerate() {
             if rules.matches(&record, &mut eval) {
                 hits.push((number, group, true));
             }
@@ -85,16 +94,13 @@ fn plain(pipeline: &Pipeline, frames: &[&[u8]]) -> Vec<(usize, usize, bool)> {
 fn what_one_log_file_refuses_costs_no_frame_that_does_not_go_there() {
     let dir = std::env::temp_dir().join(format!("vaf-pipeline-each-{}", std::process::id()));
     let rules = [r#"Request.Path startsWith "a""#, r#"Request.Path endsWith "b""#];
-    let mut pipeline = pipeline(&[vec![rules[0]], vec![rules[1]], vec!["false"]], &dir);
     let (registry, files) = (Registry::new(), LogFiles::new());
     let path = |name: &str| dir.join(name).join("log");
     let names = ["one", "two"];
-    for (number, name) in names.iter().enumerate() {
-        let file = files.open(&config::LogFile::at(path(name)), &registry).expect("a log file");
-        pipeline.groups[number].log_file = Some(file);
-    }
-    pipeline.targets = targets(&pipeline.groups, &registry).expect("targets");
-    pipeline.outcomes = Arc::new(Outcomes::new(&registry, &pipeline.groups));
+    let open = |name: &&str| files.open(&config::LogFile::at(path(name)), &registry).expect("a log file");
+    let logs: Vec<_> = names.iter().map(open).collect();
+    let groups = [vec![rules[0]], vec![rules[1]], vec!["false"]];
+    let pipeline = pipeline_with_logs(&groups, &logs, &dir, &registry);
     let record = |path: &str| format!(r#"{{"request":{{"path":"{path}"}}}}"#);
     let frames = ["a", "b", "ab", "x", "a "].map(record);
     let mut frames: Vec<&[u8]> = frames.iter().map(String::as_bytes).collect();

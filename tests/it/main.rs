@@ -11,6 +11,7 @@ mod docs;
 mod durable;
 mod harness;
 mod hostile;
+mod hung;
 mod life;
 mod log_file;
 mod openbao;

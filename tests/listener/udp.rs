@@ -46,7 +46,7 @@ fn each_datagram_is_a_frame() {
     until("all", || udp.service.count() == expected.len());
     assert_eq!(udp.service.seen(), expected);
     let heartbeats = udp.listener.heartbeats();
-    assert_eq!(heartbeats.each_ref().map(|h| h.thread.as_str()), ["udp", "udp-evaluate"]);
+    assert_eq!(heartbeats.each_ref().map(|h| h.thread.as_str()), ["udp", "udp-evaluate", "udp-standby"]);
     for heartbeat in heartbeats {
         let beats = heartbeat.count();
         until("a beat", || heartbeat.count() > beats);
@@ -113,25 +113,44 @@ fn what_the_kernel_drops_at_the_end_of_a_burst_is_counted_though_nothing_more_co
 #[test]
 fn a_full_ring_is_counted_and_loses_nothing_by_itself() {
     let udp = udp(UdpOptions { ring_bytes_max: 4096, ..UdpOptions::default() });
-    udp.service.gate.shut();
-    udp.sender.send(b"gate").unwrap();
-    until("a busy thread", || udp.service.gate.waiting.load(Ordering::SeqCst) == 1);
+    hold_both(&udp);
     for _ in 0..100 {
         udp.sender.send(&[b'x'; 1000]).unwrap();
     }
     until("a full ring", || metric(&udp.registry.render(), "udp_ring_full_total") > 0);
     udp.service.gate.open();
-    until("all", || udp.service.count() == 101);
+    until("all", || udp.service.count() == 102);
     assert_eq!(metric(&udp.registry.render(), "udp_kernel_drops_total"), 0);
+}
+
+/// The evaluating thread is held up, and so is the one that stands by for it.
+fn hold_both(udp: &Udp) {
+    udp.service.gate.shut();
+    for busy in 1..=2 {
+        udp.sender.send(b"gate").unwrap();
+        until("a busy thread", || udp.service.gate.waiting.load(Ordering::SeqCst) == busy);
+    }
+}
+
+#[test]
+fn the_standby_goes_on_while_the_first_thread_is_held_up() {
+    let udp = udp(UdpOptions::default());
+    udp.service.gate.shut();
+    udp.sender.send(b"gate").unwrap();
+    until("a busy thread", || udp.service.gate.waiting.load(Ordering::SeqCst) == 1);
+    for _ in 0..300 {
+        udp.sender.send(b"goes on").unwrap();
+    }
+    until("the others", || udp.service.count() == 300);
+    udp.service.gate.open();
+    until("all", || udp.service.count() == 301);
 }
 
 #[test]
 fn a_hung_disk_does_not_stop_the_draining() {
     // The kernel's buffer holds a few dozen of these.
     let udp = udp(UdpOptions { receive_buffer_bytes: 64 << 10, ..UdpOptions::default() });
-    udp.service.gate.shut();
-    udp.sender.send(b"gate").unwrap();
-    until("a busy thread", || udp.service.gate.waiting.load(Ordering::SeqCst) == 1);
+    hold_both(&udp);
     let mut sent = 0;
     while sent < 3000 {
         for _ in 0..10 {
@@ -141,7 +160,7 @@ fn a_hung_disk_does_not_stop_the_draining() {
         until("them in the ring", || metric(&udp.registry.render(), "udp_ring_bytes") >= sent * 1500);
     }
     udp.service.gate.open();
-    until("all", || udp.service.count() == 3001);
+    until("all", || udp.service.count() == 3002);
     assert_eq!(metric(&udp.registry.render(), "udp_kernel_drops_total"), 0);
     until("an empty ring", || metric(&udp.registry.render(), "udp_ring_bytes") == 0);
 }
@@ -155,23 +174,19 @@ fn a_panic_costs_one_datagram() {
     // Twice when both were handed over at once.
     assert!((1..=2).contains(&metric(&udp.registry.render(), "service_panics_total{listener=\"udp\"}")));
     // Several that are handed over at once.
-    udp.service.gate.shut();
-    udp.sender.send(b"gate").unwrap();
-    until("a busy thread", || udp.service.gate.waiting.load(Ordering::SeqCst) == 1);
+    hold_both(&udp);
     for datagram in [&b"panic"[..], b"one", b"two"] {
         udp.sender.send(datagram).unwrap();
     }
     until("them in the ring", || metric(&udp.registry.render(), "udp_ring_bytes") > 3 * 16);
     udp.service.gate.open();
-    until("the others", || udp.service.count() == 4);
+    until("the others", || udp.service.count() == 5);
 }
 
 #[test]
 fn what_has_arrived_before_the_end_is_handed_over() {
     let udp = udp(UdpOptions::default());
-    udp.service.gate.shut();
-    udp.sender.send(b"gate").unwrap();
-    until("a busy thread", || udp.service.gate.waiting.load(Ordering::SeqCst) == 1);
+    hold_both(&udp);
     for _ in 0..100 {
         udp.sender.send(b"waiting").unwrap();
     }
@@ -179,7 +194,7 @@ fn what_has_arrived_before_the_end_is_handed_over() {
         scope.spawn(|| udp.listener.stop());
         udp.service.gate.open();
     });
-    assert_eq!(udp.service.count(), 101);
+    assert_eq!(udp.service.count(), 102);
     udp.listener.stop();
     // Nobody is there any more.
     until("the refusal", || udp.sender.send(b"late").is_err());

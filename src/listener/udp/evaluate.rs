@@ -1,4 +1,5 @@
-//! The evaluating thread: takes what was received and hands it to the service.
+//! The evaluating threads: they take what was received and hand it to the service. The second one stands by, and takes part only while
+//! the first one is held up.
 
 use std::sync::Arc;
 
@@ -32,6 +33,28 @@ impl<S: Service> Evaluator<S> {
                 }
                 Taken::None => {}
                 Taken::End => return,
+            }
+        }
+    }
+
+    /// The standby's life: called, it takes until nothing has come for a while.
+    pub(super) fn stand_by(&mut self) {
+        let mut taken = Datagrams::default();
+        loop {
+            self.heartbeat.beat();
+            if !self.ring.wait_for_call(WAIT, clock::now()) {
+                continue;
+            }
+            loop {
+                self.heartbeat.beat();
+                match self.ring.take(&mut taken, WAIT, clock::now()) {
+                    Taken::Some => {
+                        self.hand_over(&taken);
+                        taken.clear();
+                    }
+                    Taken::None => break,
+                    Taken::End => return,
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! UDP: one thread does nothing but receive, in batches, into a bounded ring; another evaluates and writes. A slow disk holds up the
-//! second one only; the first goes on draining the kernel's buffer until the ring is full.
+//! second one only; the first goes on draining the kernel's buffer until the ring is full. A third stands by for the second one: while
+//! that is held up, it goes on with what waits.
 
 mod drops;
 mod evaluate;
@@ -11,7 +12,7 @@ use std::net::{ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -28,7 +29,7 @@ use evaluate::Evaluator;
 use receive::{Losses, Receiver};
 use ring::Ring;
 
-/// Longest sleep of either thread; their heartbeats move at least this often.
+/// Longest sleep of each thread; their heartbeats move at least this often.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// Settings of the UDP listener.
@@ -38,7 +39,7 @@ pub struct UdpOptions {
     pub receive_buffer_bytes: usize,
     /// Room for one datagram, in bytes; a longer one is cut and reported as such. UDP carries at most 65,527.
     pub datagram_bytes_max: usize,
-    /// Bytes that may wait for the evaluating thread; as many again may be with it. One batch of datagrams more may come on top.
+    /// Bytes that may wait to be evaluated. One batch of datagrams more may come on top, and up to 64 are with each evaluating thread.
     pub ring_bytes_max: usize,
 }
 
@@ -57,12 +58,12 @@ pub fn bind_udp(addr: &str) -> io::Result<UdpSocket> {
     UdpSocket::bind(&candidates[..]).map_err(|e| bind_error(addr, &e))
 }
 
-/// The two running threads. Dropping it stops them.
+/// The running threads. Dropping it stops them.
 #[derive(Debug)]
 pub struct UdpListener {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: Arc<Stop>,
-    heartbeats: [Heartbeat; 2],
+    heartbeats: [Heartbeat; 3],
     receive_buffer_bytes: usize,
 }
 
@@ -73,7 +74,7 @@ struct Stop {
 }
 
 impl UdpListener {
-    /// Starts receiving from `socket` on the thread `udp`, and evaluating on `udp-evaluate`. Raises the receive buffer as far as the
+    /// Starts receiving from `socket` on the thread `udp`, and evaluating on `udp-evaluate` and `udp-standby`. Raises the receive buffer as far as the
     /// system allows and says in the diagnostics when that is less than asked for.
     ///
     /// # Errors
@@ -96,14 +97,15 @@ impl UdpListener {
         registry.gauge_fn(&metrics::UDP_RING_BYTES, &[], move || {
             seen.upgrade().map_or(0.0, |ring| ring.waiting_bytes() as f64)
         });
-        let heartbeats = ["udp", "udp-evaluate"].map(|name| Heartbeat::new(name.to_owned()));
-        let mut evaluator = Evaluator {
+        let heartbeats = ["udp", "udp-evaluate", "udp-standby"].map(|name| Heartbeat::new(name.to_owned()));
+        let evaluator = |heartbeat: &Heartbeat| Evaluator {
             worker: service.worker(),
-            service,
+            service: Arc::clone(&service),
             ring: Arc::clone(&ring),
-            heartbeat: heartbeats[1].clone(),
+            heartbeat: heartbeat.clone(),
             panics: registry.counter(&metrics::SERVICE_PANICS, &[Source::Udp.label()]),
         };
+        let (mut first, mut standby) = (evaluator(&heartbeats[1]), evaluator(&heartbeats[2]));
         let mut receiver = Receiver {
             socket,
             stop: Arc::clone(&stop),
@@ -123,15 +125,16 @@ impl UdpListener {
             },
         };
         let listener = UdpListener { threads: Mutex::default(), stop, heartbeats, receive_buffer_bytes };
-        let evaluating = threads::spawn("udp-evaluate", move || evaluator.run())?;
-        listener.threads.lock().push(evaluating);
-        match threads::spawn("udp", move || receiver.run()) {
+        let started = threads::spawn("udp-evaluate", move || first.run())
+            .map(|thread| listener.threads.lock().push(thread))
+            .and_then(|()| threads::spawn("udp-standby", move || standby.stand_by()))
+            .map(|thread| listener.threads.lock().push(thread))
+            .and_then(|()| threads::spawn("udp", move || receiver.run()))
             // The receiver ends first, and with it the ring.
-            Ok(receiving) => listener.threads.lock().insert(0, receiving),
-            Err(e) => {
-                ring.close();
-                return Err(e);
-            }
+            .map(|thread| listener.threads.lock().insert(0, thread));
+        if let Err(e) = started {
+            ring.close();
+            return Err(e);
         }
         Ok(listener)
     }
@@ -142,21 +145,32 @@ impl UdpListener {
     }
 
     /// The threads' signs of life.
-    pub fn heartbeats(&self) -> [Heartbeat; 2] {
+    pub fn heartbeats(&self) -> [Heartbeat; 3] {
         self.heartbeats.clone()
     }
 
     /// Takes what the kernel holds already, for at most a second, closes the socket, evaluates what was received and ends the
     /// threads. Blocks.
     pub fn stop(&self) {
-        self.stop.asked.store(true, Ordering::SeqCst);
-        if let Err(e) = self.stop.wake.write(1) {
-            log::error!("cannot wake the udp thread: {e}");
-        }
+        self.ask_to_stop();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if let Err(panic) = thread.join() {
                 log::error!("a udp thread panicked: {}", panic_text(&*panic));
             }
+        }
+    }
+
+    /// The same, but what has not ended by `deadline` is left behind. Returns the names of those threads.
+    pub fn stop_by(&self, deadline: Instant) -> Vec<String> {
+        self.ask_to_stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        threads::join_by(threads, deadline)
+    }
+
+    fn ask_to_stop(&self) {
+        self.stop.asked.store(true, Ordering::SeqCst);
+        if let Err(e) = self.stop.wake.write(1) {
+            log::error!("cannot wake the udp thread: {e}");
         }
     }
 }

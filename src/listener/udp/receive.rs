@@ -101,15 +101,21 @@ pub(super) fn rest(receive_buffer_bytes: usize) -> Duration {
 
 impl Receiver {
     pub(super) fn run(&mut self) {
+        let mut was_full = false;
         while !self.stop.asked.load(Ordering::SeqCst) {
             self.heartbeat.beat();
-            if !self.ring.wait_for_room(clock::now()) {
-                self.losses.note_full_ring();
-                self.ring.wait_for_room(clock::now() + WAIT);
+            let outlook = self.ring.look(clock::now());
+            let nap = outlook.stale_in.unwrap_or(WAIT);
+            if !outlook.has_room {
+                if !std::mem::replace(&mut was_full, true) {
+                    self.losses.note_full_ring();
+                }
+                self.ring.wait_for_room(clock::now() + nap);
                 continue;
             }
+            was_full = false;
             match self.batch() {
-                Ok(0) if !self.wait() => self.ask_for_drops(),
+                Ok(0) if !self.wait(nap) => self.ask_for_drops(),
                 Ok(0) => {}
                 Ok(n) => {
                     self.losses.asked = false;
@@ -120,7 +126,7 @@ impl Receiver {
                 Err(e) => {
                     // An ICMP error of some earlier peer, say; the socket goes on.
                     log::debug!("udp: receive: {e}");
-                    let _ = self.wait();
+                    let _ = self.wait(nap);
                 }
             }
         }
@@ -141,13 +147,14 @@ impl Receiver {
         }
     }
 
-    /// Sleeps until there is a datagram, or it is time to stop or to beat. False: nothing came all that time.
-    fn wait(&self) -> bool {
+    /// Sleeps until there is a datagram, or it is time to stop, to beat or to look after the ring: after `nap`. False: nothing came all
+    /// that time.
+    fn wait(&self, nap: Duration) -> bool {
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.wake.as_fd(), PollFlags::POLLIN),
         ];
-        let wait_ms = u16::try_from(WAIT.as_millis()).unwrap_or(u16::MAX);
+        let wait_ms = u16::try_from(nap.as_millis()).unwrap_or(u16::MAX).max(1);
         match poll(&mut fds, wait_ms) {
             Ok(n) => n > 0,
             Err(Errno::EINTR) => true,

@@ -1,10 +1,22 @@
-//! The hand-over from the thread that receives datagrams to the one that evaluates them: two buffers that change places.
+//! The hand-over from the thread that receives datagrams to those that evaluate them: pieces of a few dozen, in order.
 //!
-//! The lock is held for copying one batch of datagrams in, or for the exchange; never during I/O or evaluation.
+//! The lock is held for copying one batch of datagrams in, or for taking a piece out; never during I/O or evaluation. A thread that is
+//! held up while it evaluates keeps one piece back, and no more. When nobody has taken anything for a while though something waits, the
+//! receiver calls the standby.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::clock;
+
+/// A piece that has more datagrams takes no further batch: so it has 64 at most, where a batch has 32.
+const PIECE_DATAGRAMS: usize = 32;
+/// Empty pieces that are kept to be filled again.
+const FREE_PIECES: usize = 4;
+/// Nobody has taken anything for so long though something waits: the standby is called.
+const STALE: Duration = Duration::from_millis(50);
 
 /// Memory that an empty buffer may keep.
 const KEPT_BYTES_MAX: usize = 1 << 20;
@@ -56,21 +68,39 @@ impl Datagrams {
 
 #[derive(Debug, Default)]
 struct State {
-    filling: Datagrams,
+    /// The last one is being filled.
+    pieces: VecDeque<Datagrams>,
+    /// Bytes in them.
+    held_bytes: usize,
+    free: Vec<Datagrams>,
     closed: bool,
-    /// The evaluator sleeps.
+    /// Since when something waits and nobody has taken anything.
+    untaken_since: Option<Instant>,
+    /// The standby is to help.
+    called: bool,
+    /// An evaluator sleeps.
     evaluator_waits: bool,
     /// The receiver sleeps.
     receiver_waits: bool,
 }
 
-/// The ring. One thread receives, one takes.
+/// The ring. One thread receives, others take.
 #[derive(Debug)]
 pub(super) struct Ring {
     state: Mutex<State>,
     filled: Condvar,
     room: Condvar,
+    standby: Condvar,
     bytes_max: usize,
+}
+
+/// What the receiver finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outlook {
+    /// There is room for another batch.
+    pub(super) has_room: bool,
+    /// How long until the standby is called, unless somebody takes something; `None`: nothing waits.
+    pub(super) stale_in: Option<Duration>,
 }
 
 /// What [`Ring::take`] has found.
@@ -84,25 +114,46 @@ pub(super) enum Taken {
 }
 
 impl Ring {
-    /// At most `bytes_max` bytes wait, and one batch more; as many again are with the evaluator.
+    /// At most `bytes_max` bytes wait, and one batch more; one piece is with each evaluator.
     pub(super) fn new(bytes_max: usize) -> Ring {
-        Ring { state: Mutex::default(), filled: Condvar::new(), room: Condvar::new(), bytes_max }
+        Ring {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            room: Condvar::new(),
+            standby: Condvar::new(),
+            bytes_max,
+        }
     }
 
-    /// Bytes that wait for the evaluator.
+    /// Bytes that wait to be evaluated.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.state.lock().filling.held_bytes()
+        self.state.lock().held_bytes
+    }
+
+    /// Whether there is room, and calls the standby when it is time. Does not wait.
+    pub(super) fn look(&self, now: Instant) -> Outlook {
+        let mut state = self.state.lock();
+        let stale_in = state.untaken_since.map(|since| {
+            let waited = now.saturating_duration_since(since);
+            if waited >= STALE && !state.called {
+                state.called = true;
+                self.standby.notify_one();
+            }
+            // Called: it has as long again.
+            STALE.checked_sub(waited).filter(|left| !left.is_zero()).unwrap_or(STALE)
+        });
+        Outlook { has_room: state.held_bytes < self.bytes_max, stale_in }
     }
 
     /// Waits for room for another batch, until `deadline`. False: there is none yet.
     pub(super) fn wait_for_room(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        while state.filling.held_bytes() >= self.bytes_max {
+        while state.held_bytes >= self.bytes_max {
             state.receiver_waits = true;
             let late = self.room.wait_until(&mut state, deadline).timed_out();
             state.receiver_waits = false;
             if late {
-                return state.filling.held_bytes() < self.bytes_max;
+                return state.held_bytes < self.bytes_max;
             }
         }
         true
@@ -111,42 +162,76 @@ impl Ring {
     /// Copies a batch in, whatever its size: [`Ring::wait_for_room`] comes first.
     pub(super) fn fill(&self, copy: impl FnOnce(&mut Datagrams)) {
         let mut state = self.state.lock();
-        copy(&mut state.filling);
-        let wake = state.evaluator_waits && !state.filling.is_empty();
+        let mut piece = match state.pieces.pop_back() {
+            Some(last) if last.frames.len() <= PIECE_DATAGRAMS => last,
+            last => {
+                state.pieces.extend(last);
+                state.free.pop().unwrap_or_default()
+            }
+        };
+        let before = piece.held_bytes();
+        copy(&mut piece);
+        state.held_bytes += piece.held_bytes() - before;
+        if piece.is_empty() {
+            return;
+        }
+        state.pieces.push_back(piece);
+        if state.untaken_since.is_none() {
+            state.untaken_since = Some(clock::now());
+        }
+        let wake = state.evaluator_waits;
         drop(state);
         if wake {
             self.filled.notify_one();
         }
     }
 
-    /// Nothing more will come.
+    /// Nothing more will come. What is left is evaluated, by the standby too.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
-        self.filled.notify_one();
+        self.filled.notify_all();
+        self.standby.notify_all();
     }
 
-    /// Exchanges `empty` for all that waits; waits for something for at most `patience`.
+    /// Exchanges `empty` for the oldest piece; waits for something for at most `patience`.
     pub(super) fn take(&self, empty: &mut Datagrams, patience: Duration, now: Instant) -> Taken {
         let deadline = now + patience;
         let mut state = self.state.lock();
-        while state.filling.is_empty() {
+        let mut piece = loop {
+            if let Some(piece) = state.pieces.pop_front() {
+                break piece;
+            }
             if state.closed {
                 return Taken::End;
             }
             state.evaluator_waits = true;
             let late = self.filled.wait_until(&mut state, deadline).timed_out();
             state.evaluator_waits = false;
-            if late && state.filling.is_empty() {
+            if late && state.pieces.is_empty() {
                 return if state.closed { Taken::End } else { Taken::None };
             }
+        };
+        state.held_bytes -= piece.held_bytes();
+        state.untaken_since = if state.pieces.is_empty() { None } else { Some(clock::now()) };
+        std::mem::swap(&mut piece, empty);
+        if state.free.len() < FREE_PIECES {
+            state.free.push(piece);
         }
-        std::mem::swap(&mut state.filling, empty);
         let wake = state.receiver_waits;
         drop(state);
         if wake {
             self.room.notify_one();
         }
         Taken::Some
+    }
+
+    /// For the standby: waits to be called, for at most `patience`. True: it is to take until there is nothing more.
+    pub(super) fn wait_for_call(&self, patience: Duration, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        if !state.called && !state.closed {
+            self.standby.wait_until(&mut state, now + patience);
+        }
+        std::mem::take(&mut state.called) || state.closed
     }
 }
 
@@ -155,7 +240,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{clock, threads};
+    use crate::threads;
 
     fn soon() -> Instant {
         clock::now() + Duration::from_secs(120)
@@ -228,5 +313,35 @@ mod tests {
         datagrams.push(b"x", true);
         datagrams.clear();
         assert!(datagrams.bytes.capacity() > 0 && datagrams.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_takes_calls_the_standby_and_one_piece_is_held_back() {
+        let ring = Ring::new(1 << 20);
+        let start = clock::now();
+        assert_eq!(ring.look(start), Outlook { has_room: true, stale_in: None });
+        for n in 0..200_u8 {
+            ring.fill(|to| to.push(&[n], false));
+        }
+        let later = clock::now();
+        assert!(ring.look(later).stale_in.is_some_and(|left| left <= STALE));
+        // One evaluator takes a piece and stands still.
+        let mut held = Datagrams::default();
+        assert_eq!(ring.take(&mut held, Duration::ZERO, later), Taken::Some);
+        assert!(held.iter().count() <= 2 * PIECE_DATAGRAMS);
+        let now = clock::now();
+        ring.look(now);
+        assert!(!ring.wait_for_call(Duration::ZERO, now));
+        ring.look(now + STALE);
+        assert!(ring.wait_for_call(Duration::ZERO, now));
+        assert!(!ring.wait_for_call(Duration::ZERO, now), "called once");
+        let (mut taken, mut seen) = (Datagrams::default(), held.iter().count());
+        while ring.take(&mut taken, Duration::ZERO, now) == Taken::Some {
+            seen += taken.iter().count();
+            taken.clear();
+        }
+        assert_eq!((seen, ring.waiting_bytes()), (200, 0));
+        ring.close();
+        assert!(ring.wait_for_call(Duration::ZERO, now));
     }
 }
