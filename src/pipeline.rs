@@ -47,6 +47,13 @@ pub struct Worker {
     unsynced: bool,
 }
 
+impl Worker {
+    /// For another pipeline of the same store: fresh buffers, and a sync that is due stays due.
+    pub fn renew(&mut self) {
+        *self = Worker { unsynced: self.unsynced, ..Worker::default() };
+    }
+}
+
 /// Frame number `frame` of the batch belongs to group number `group`.
 #[derive(Debug, Clone, Copy)]
 struct Hit {

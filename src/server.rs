@@ -1,8 +1,11 @@
 //! The composition root: builds everything from a configuration, binds, starts the threads, waits for signals, drains
 //! in order and joins. Reads top to bottom like the README.
 
+mod build;
+mod difference;
 mod durable;
 mod operator;
+mod reload;
 
 use std::fmt;
 use std::io;
@@ -12,27 +15,27 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use sd_notify::NotifyState;
 
 use crate::clock;
-use crate::config::{self, AuditProtocol, Config, Environment, Loaded, Problem, Problems};
+use crate::config::{AuditProtocol, Config, Environment, Loaded, Problem, Problems};
 use crate::control::{Control, Parts};
 use crate::listener::{
     self, Endpoint, Heartbeat, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions,
 };
-use crate::log_file::{LogFile, LogFiles, LogKeeper, Quarantine};
+use crate::log_file::{LogFiles, LogKeeper};
 use crate::metrics::{self, Registry};
-use crate::pipeline::Pipeline;
-use crate::record::Decoder;
-use crate::rule_group::{Checked, Compiled, GroupRule, RuleGroup};
-use crate::rules::Rule;
-use crate::service::{Gateway, ReadyCheck};
+use crate::rule_group::{Checked, Compiled};
+use crate::service::Gateway;
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
 use crate::store::Store;
 use crate::trust;
 pub(crate) use durable::settings as store_settings;
+use reload::Outgoing;
 
 /// Longest wait for a signal.
 const TICK: Duration = Duration::from_secs(1);
+/// The same while something of an earlier configuration is still in use.
+const OUTGOING_TICK: Duration = Duration::from_millis(50);
 
 /// Why the server did not start, or did not end as it should.
 #[derive(Debug)]
@@ -54,23 +57,27 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// Runs the server until SIGTERM or SIGINT. Blocks.
+/// Runs the server until SIGTERM or SIGINT. Blocks. `read` reads and checks the configuration anew, for reloads.
 ///
 /// # Errors
 /// See [`ServeError`]; after an error nothing of the server is left running.
-pub fn run(checked: Checked) -> Result<(), ServeError> {
+pub fn run(checked: Checked, read: &dyn Fn() -> Result<Checked, Problems>) -> Result<(), ServeError> {
     let signals = Signals::install()
         .map_err(|e| ServeError::Runtime(format!("cannot install signal handlers: {e}")))?;
     let Checked { loaded, compiled } = checked;
-    let server = Server::start(&loaded, compiled)?;
-    server.announce(&loaded.config);
-    server.supervise(&signals);
-    server.stop(loaded.config.drain_timeout);
+    let mut server = Server::start(&loaded, compiled, &signals)?;
+    server.announce();
+    server.supervise(&signals, read);
+    server.stop();
     Ok(())
 }
 
 /// Everything that runs.
 struct Server {
+    /// What is in use, whatever the file says by now.
+    config: Config,
+    /// Of the sinks.
+    client: HttpClient,
     registry: Arc<Registry>,
     gateway: Arc<Gateway>,
     pool: Pool<Gateway>,
@@ -82,13 +89,15 @@ struct Server {
     control: Option<Control>,
     log_files: LogFiles,
     log_keeper: LogKeeper,
+    /// Configurations that were exchanged and may still be in use.
+    outgoing: Vec<Outgoing>,
 }
 
 impl Server {
-    fn start(loaded: &Loaded, compiled: Compiled) -> Result<Server, ServeError> {
+    fn start(loaded: &Loaded, compiled: Compiled, signals: &Signals) -> Result<Server, ServeError> {
         let config = &loaded.config;
-        let sinks =
-            sink::build(&config.rule_groups, &http_client()?).map_err(|e| sink_problems(loaded, e))?;
+        let client = http_client()?;
+        let sinks = sink::build(&config.rule_groups, &client).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());
         describe_process(&registry);
 
@@ -99,24 +108,14 @@ impl Server {
         let control = operator::bind(config)?;
         let ledger = store.as_ref().map(durable::ledger);
         let log_files = LogFiles::new();
-        let quarantine = open_quarantine(&log_files, config, &registry)?;
+        let files = build::OpenFiles::open(config, &log_files, &registry)?;
+        files.reconfigure(config);
         let side_effects = SideEffects::start(&config.side_effects, sinks, ledger.as_ref(), &registry)
             .map_err(runtime("cannot start the side-effect workers"))?;
-        let groups = build_groups(config, compiled.rules, &log_files, &side_effects, &registry)?;
         let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
-        let log_files_check = log_files_check(&groups);
-        let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, &registry)?;
-        let pipeline = Arc::new(match &store {
-            Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),
-            None => pipeline,
-        });
-        let checks = [log_files_check].into_iter().chain(durable::check(&pipeline)).collect();
-
-        let tokens = config.listen.http_tokens.clone();
-        let record_bytes_max = config.limits.record_bytes_max;
-        let gateway =
-            Gateway::new(Arc::clone(&pipeline), tokens, record_bytes_max, Arc::clone(&registry), checks);
-        let gateway = Arc::new(gateway);
+        let queues_of = |group: &str| side_effects.queues_of(group);
+        let live = build::live(config, compiled, &files, &queues_of, store.as_ref(), &registry)?;
+        let gateway = Arc::new(Gateway::new(live, Arc::clone(&registry)));
         let mut options = PoolOptions::new(config.limits.clone());
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
@@ -128,18 +127,32 @@ impl Server {
         });
         let udp = udp.transpose()?;
         let parts = Parts {
+            reload: operator::reload(&gateway, signals),
             gateway: Arc::clone(&gateway),
-            pipeline,
             registry: Arc::clone(&registry),
-            sinks: side_effects.queues().to_vec(),
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
         let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
-        Ok(Server { registry, gateway, pool, udp, side_effects, store, control, log_files, log_keeper })
+        registry.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESS, &[]).set(1);
+        Ok(Server {
+            config: config.clone(),
+            client,
+            registry,
+            gateway,
+            pool,
+            udp,
+            side_effects,
+            store,
+            control,
+            log_files,
+            log_keeper,
+            outgoing: Vec::new(),
+        })
     }
 
     /// Says what runs where, then tells systemd that it is ready.
-    fn announce(&self, config: &Config) {
+    fn announce(&self) {
+        let config = &self.config;
         for (what, address) in listening(config) {
             log::info!("listening: {what} on {address}");
         }
@@ -156,7 +169,7 @@ impl Server {
 
     /// Handles signals and feeds systemd's watchdog, as long as every listener thread shows signs of life, until it is
     /// time to stop.
-    fn supervise(&self, signals: &Signals) {
+    fn supervise(&mut self, signals: &Signals, read: &dyn Fn() -> Result<Checked, Problems>) {
         let udp = self.udp.iter().flat_map(UdpListener::heartbeats);
         let threads = self.pool.heartbeats().into_iter().chain(udp);
         let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
@@ -168,9 +181,17 @@ impl Server {
             if let Some((level, line)) = store.as_mut().and_then(|store| store.look(clock::now())) {
                 log::log!(level, "{line}");
             }
-            match signals.wait(watchdog.nap()) {
+            let nap = if self.tend_outgoing(clock::now()) { OUTGOING_TICK } else { TICK };
+            match signals.wait(watchdog.nap().min(nap)) {
                 Some(Event::Stop) => return,
-                Some(Event::Reopen) => self.reopen(),
+                Some(Event::HangUp) => {
+                    self.reopen();
+                    drop(self.reload(read));
+                }
+                Some(Event::Reload(answer)) => {
+                    // Who has asked may have gone.
+                    let _ = answer.try_send(self.reload(read));
+                }
                 None => {}
             }
             match watchdog.due(clock::now()) {
@@ -199,7 +220,8 @@ impl Server {
     }
 
     /// Stops accepting, drains the listeners, then the sinks, within `drain_timeout` in all; then closes the log files.
-    fn stop(mut self, drain_timeout: Duration) {
+    fn stop(mut self) {
+        let drain_timeout = self.config.drain_timeout;
         let deadline = clock::now() + drain_timeout;
         log::info!("stopping: draining for at most {drain_timeout:?}");
         notify(&[NotifyState::Stopping]);
@@ -212,10 +234,12 @@ impl Server {
         self.pool.join();
         drop(self.control.take());
         let status = self.status();
-        let sinks = self.side_effects.queues().len();
+        for outgoing in self.outgoing.drain(..) {
+            self.side_effects.retire(outgoing.sinks, deadline, &self.registry);
+        }
         let left = self.side_effects.drain(deadline);
         if let Some(store) = &self.store {
-            durable::close(store, sinks, left.unfinished);
+            durable::close(store, left.unfinished);
         }
         self.log_keeper.stop();
         if drained.in_flight > 0 {
@@ -245,73 +269,6 @@ impl Server {
             count("quarantined"),
             count("refused")
         )
-    }
-}
-
-fn build_groups(
-    config: &Config,
-    rules: Vec<Vec<Rule>>,
-    log_files: &LogFiles,
-    side_effects: &SideEffects,
-    registry: &Registry,
-) -> Result<Vec<RuleGroup>, ServeError> {
-    let mut groups = Vec::with_capacity(config.rule_groups.len());
-    for (group, rules) in config.rule_groups.iter().zip(rules) {
-        let log_file =
-            group.log_file.as_ref().map(|file| open_log_file(log_files, file, registry)).transpose()?;
-        let counted = |(i, rule): (usize, Rule)| {
-            let number = (i + 1).to_string();
-            GroupRule::new(rule, registry.counter(&metrics::RULE_ERRORS, &[&group.name, &number]))
-        };
-        groups.push(RuleGroup {
-            name: group.name.as_str().into(),
-            rules: rules.into_iter().enumerate().map(counted).collect(),
-            log_file,
-            sinks: side_effects.queues_of(&group.name),
-            matches: registry.counter(&metrics::GROUP_MATCHES, &[&group.name]),
-        });
-    }
-    Ok(groups)
-}
-
-fn build_pipeline(
-    config: &Config,
-    decoder: Decoder,
-    groups: Vec<RuleGroup>,
-    quarantine: Quarantine,
-    registry: &Registry,
-) -> Result<Pipeline, ServeError> {
-    let fallback = config.unmatched.as_ref().and_then(|name| groups.iter().position(|g| *g.name == **name));
-    Pipeline::new(decoder, groups, fallback, quarantine, registry)
-        .map_err(runtime("cannot write to standard output, where records go without rule groups"))
-}
-
-fn open_log_file(
-    log_files: &LogFiles,
-    file: &config::LogFile,
-    registry: &Registry,
-) -> Result<Arc<LogFile>, ServeError> {
-    log_files.open(file, registry).map_err(|e| ServeError::Runtime(e.to_string()))
-}
-
-fn open_quarantine(
-    log_files: &LogFiles,
-    config: &Config,
-    registry: &Registry,
-) -> Result<Quarantine, ServeError> {
-    let file = config::LogFile::at(config.quarantine_path());
-    Ok(Quarantine::new(open_log_file(log_files, &file, registry)?))
-}
-
-/// Readiness is red while the last append to a log file has failed.
-fn log_files_check(groups: &[RuleGroup]) -> ReadyCheck {
-    let files: Vec<Arc<LogFile>> = groups.iter().filter_map(|group| group.log_file.clone()).collect();
-    ReadyCheck {
-        name: "log files",
-        check: Box::new(move || match files.iter().find(|file| !file.is_writable()) {
-            None => Ok(()),
-            Some(file) => Err(format!("the last append to {} failed", file.path())),
-        }),
     }
 }
 

@@ -7,8 +7,10 @@ mod completions;
 mod io;
 mod matching;
 mod queue;
+mod reload;
 mod serve;
 mod setup;
+mod socket;
 mod stanza;
 mod status;
 #[cfg(test)]
@@ -89,6 +91,9 @@ enum Command {
     /// Show what a running server does
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
+    /// Have a running server check its configuration and put it to use
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Arguments),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions {
@@ -249,6 +254,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Bench(arguments) => bench::run(&arguments, io),
         Command::Queue(arguments) => queue::run(&arguments, &overrides, io),
         Command::Status(arguments) => status::run(&arguments, &overrides, io),
+        Command::Reload(arguments) => reload::run(&arguments, &overrides, io),
         Command::Completions { shell } => completions::run(shell, io),
     }
 }

@@ -29,7 +29,7 @@ mod values;
 pub use env::{ENVIRONMENT_ALIASES, ENVIRONMENT_FLAGS, Environment};
 pub(crate) use files::read_bounded;
 pub use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
-pub use load::{Checks, Loaded, Overrides, load, load_checked};
+pub use load::{Checks, Loaded, Overrides, control_path, load, load_checked};
 pub use problem::{Origin, Problem, Problems};
 
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 
 use super::answer::Answer;
+use super::reload::{Applied, ReloadError};
 use super::selection::{self, Selection};
 use super::status::{self, Listening};
 use super::tasks::{Changed, Filter, FilterError, State, TaskBook, TaskDetail, task_id};
@@ -14,11 +15,9 @@ use crate::clock;
 use crate::config::Config;
 use crate::listener::{Park, Reply, Service as _};
 use crate::metrics::Registry;
-use crate::pipeline::{self, Pipeline};
 use crate::record::DecodeScratch;
 use crate::rules::EvalScratch;
-use crate::service::Gateway;
-use crate::side_effect::SinkQueue;
+use crate::service::{Gateway, Worker};
 use crate::ticket::{Outcome, Ticket};
 
 /// Tasks in one answer where the request does not say how many.
@@ -32,15 +31,16 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Parts {
     /// Takes records as the listeners do.
     pub gateway: Arc<Gateway>,
-    /// The running rules.
-    pub pipeline: Arc<Pipeline>,
     /// The counters.
     pub registry: Arc<Registry>,
-    /// All sinks.
-    pub sinks: Vec<Arc<SinkQueue>>,
     /// The durable store, where it is enabled.
     pub tasks: Option<Arc<dyn TaskBook>>,
+    /// Reads the configuration again and puts it to use. Blocks until that is done.
+    pub reload: Reload,
 }
+
+/// See [`Parts::reload`].
+pub type Reload = Box<dyn Fn() -> Result<Applied, ReloadError> + Send + Sync>;
 
 /// The control API of a running server.
 pub struct Api {
@@ -52,7 +52,7 @@ pub struct Api {
 /// Buffers of one thread.
 #[derive(Default)]
 pub(super) struct ApiWorker {
-    ingest: pipeline::Worker,
+    ingest: Worker,
     decode: DecodeScratch,
     eval: EvalScratch,
 }
@@ -66,7 +66,7 @@ pub(super) struct ApiRequest<'a> {
     pub(super) body: &'a [u8],
 }
 
-const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, GET /v1/pending[/ID], POST /v1/pending/drop, \
+const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, POST /v1/reload, GET /v1/pending[/ID], POST /v1/pending/drop, \
      GET /v1/dead-letters[/ID], POST /v1/dead-letters/replay, POST /v1/dead-letters/drop and POST /v1/set-aside";
 
 impl Api {
@@ -88,9 +88,10 @@ impl Api {
             ("GET", "status") => Answer::json(&status::status(&self.parts, &self.listeners, self.started)),
             ("POST", "match") => self.explain(request.body, worker),
             ("POST", "audit") => self.feed(request.body, worker),
+            ("POST", "reload") => self.reload(),
             (_, "status") => not_allowed("GET"),
             ("POST", "set-aside") => self.set_aside(),
-            (_, "match" | "audit" | "set-aside") => not_allowed("POST"),
+            (_, "match" | "audit" | "set-aside" | "reload") => not_allowed("POST"),
             _ => match route.split_once('/').unwrap_or((route, "")) {
                 ("pending", rest) => self.tasks(State::Pending, rest, request),
                 ("dead-letters", rest) => self.tasks(State::Dead, rest, request),
@@ -101,7 +102,9 @@ impl Api {
 
     /// What the running rules make of a record; nothing is done with it.
     fn explain(&self, body: &[u8], worker: &mut ApiWorker) -> Answer {
-        let pipeline = &self.parts.pipeline;
+        let pipeline = &self.parts.gateway.live().pipeline;
+        // Another configuration than the last time may read other fields.
+        (worker.decode, worker.eval) = Default::default();
         let record = match pipeline.decoder().decode(body.trim_ascii(), &mut worker.decode) {
             Ok(record) => record,
             Err(error) => {
@@ -139,6 +142,14 @@ impl Api {
                     Answer::error(503, &what, "send them again; what was done is not undone")
                 }
             },
+        }
+    }
+
+    /// Puts the configuration to use that is in the file now, or says what is wrong with it.
+    fn reload(&self) -> Answer {
+        match (self.parts.reload)() {
+            Ok(applied) => Answer::json(&applied),
+            Err(error) => error.answer(),
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) enum ClientError {
         what: String,
         /// What to do instead.
         cure: String,
+        /// Everything that is wrong, where it is more than one thing.
+        problems: Vec<String>,
     },
 }
 
@@ -64,6 +66,8 @@ struct ErrorBody {
 struct ErrorText {
     what: String,
     cure: String,
+    #[serde(default)]
+    problems: Vec<String>,
 }
 
 /// An answer as it came.
@@ -151,14 +155,12 @@ impl Client {
 
 fn refused(received: &Received) -> ClientError {
     let told = serde_json::from_slice::<ErrorBody>(&received.body).map(|body| body.error);
-    let (what, cure) = told.map_or_else(
-        |_| {
-            let what = format!("the server answers with status {}", received.status);
-            (what, "see its diagnostics".to_owned())
-        },
-        |error| (error.what, error.cure),
-    );
-    ClientError::Refused { status: received.status, what, cure }
+    let ErrorText { what, cure, problems } = told.unwrap_or_else(|_| ErrorText {
+        what: format!("the server answers with status {}", received.status),
+        cure: "see its diagnostics".to_owned(),
+        problems: Vec::new(),
+    });
+    ClientError::Refused { status: received.status, what, cure, problems }
 }
 
 /// Reads one answer with a `Content-Length`; interim answers (1xx) are skipped.

@@ -13,6 +13,7 @@ mod back;
 mod book;
 mod client;
 mod edge;
+pub mod reload;
 mod selection;
 mod socket;
 pub mod status;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-pub use api::{Api, PAGE_TASKS_MAX, Parts};
+pub use api::{Api, PAGE_TASKS_MAX, Parts, Reload};
 pub(crate) use book::ClosedBook;
 pub use book::OpenBook;
 pub(crate) use client::{Client, ClientError};

@@ -63,7 +63,8 @@ impl Options {
 #[derive(Debug)]
 pub struct LogFile {
     pub(super) names: Names,
-    pub(super) options: Options,
+    /// A reload may change them.
+    options: ArcSwap<Options>,
     /// The path as people know it.
     pub(super) label: String,
     pub(super) current: ArcSwap<Generation>,
@@ -112,10 +113,25 @@ impl LogFile {
             keeper_errors: metrics.counter(&metrics::LOG_KEEPER_ERRORS, &[&label]),
             write_errors: metrics.counter(&metrics::LOG_WRITE_ERRORS, &[&label]),
             names,
-            options,
+            options: ArcSwap::from_pointee(options),
             label,
             keeper,
         })
+    }
+
+    pub(super) fn options(&self) -> Options {
+        **self.options.load()
+    }
+
+    /// From now on the keys of `config` govern the file, but for its path: a smaller size counts from the next append on, retention and
+    /// compression at the keeper's next look. Does not block.
+    pub fn reconfigure(&self, config: &config::LogFile) {
+        let options = Options::from(config);
+        if options != self.options() {
+            self.options.store(Arc::new(options));
+            self.archive_due.store(options.archives(), Ordering::Release);
+            self.wake_keeper();
+        }
     }
 
     /// The path as configured.
@@ -212,7 +228,7 @@ impl LogFile {
         let mut start = current.size.load(Ordering::Acquire);
         loop {
             let room =
-                if spent && start > 0 { None } else { Room::within(self.options.bytes_max, start, lines) };
+                if spent && start > 0 { None } else { Room::within(self.options().bytes_max, start, lines) };
             let Some(room) = room else { return self.rotate(current, lines) };
             match current.size.compare_exchange_weak(
                 start,
@@ -248,7 +264,7 @@ impl LogFile {
 
     /// Size at which the keeper makes a spare; 0: there is one from the start.
     pub(super) fn spare_at(&self) -> u64 {
-        let max = self.options.bytes_max;
+        let max = self.options().bytes_max;
         if max <= EARLY_SPARE_BYTES { 0 } else { max / 2 }
     }
 
@@ -315,7 +331,7 @@ impl LogFile {
     }
 
     fn open_anew(&self, instead_of: &Guard<Arc<Generation>>) -> io::Result<()> {
-        let fresh = open_current(&self.names, self.options, &self.live)?;
+        let fresh = open_current(&self.names, self.options(), &self.live)?;
         let _ = self.current.compare_and_swap(instead_of, Arc::new(fresh));
         self.wake_keeper();
         Ok(())
@@ -324,7 +340,7 @@ impl LogFile {
     /// The place where many appends may later share one sync. After a failed sync the kernel may have dropped the pages, so the
     /// file takes no more and is rotated out.
     fn make_durable(&self, current: &Generation, description: &Description<'_>) -> io::Result<()> {
-        match self.options.sync {
+        match self.options().sync {
             SyncPolicy::Never => Ok(()),
             SyncPolicy::Always => description.sync_data().inspect_err(|_| {
                 current.spent.store(true, Ordering::Release);

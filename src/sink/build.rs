@@ -11,7 +11,7 @@ use super::slack::Slack;
 use super::text::{Markup, Messages, Template};
 use super::webhook::Webhook;
 use crate::config::{MessageFormat, Messaging, MessagingKind, RuleGroup};
-use crate::side_effect::SinkSpec;
+use crate::side_effect::{SinkSettings, SinkSpec};
 
 /// A sink that cannot be made from its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub fn build(groups: &[RuleGroup], client: &HttpClient) -> Result<Vec<SinkSpec>,
                     sink: Arc::new(sink),
                     rate_per_s: 0.0,
                     digest: None,
+                    settings: SinkSettings::Forwarding(forwarding.clone()),
                 }),
                 Err(message) => errors.push(error("forwarding.address", 0, message.to_owned())),
             }
@@ -109,6 +110,7 @@ fn messaging_sink(
         destination,
         rate_per_s: messaging.rate_per_s,
         digest: digest(group, messaging.digest_window),
+        settings: settings(group, messaging),
     };
     Ok(match &messaging.kind {
         MessagingKind::Slack { url, token, channel } => {
@@ -132,6 +134,12 @@ fn messaging_sink(
             spec(sink.destination(), Arc::new(sink))
         }
     })
+}
+
+/// What two sinks of one name are compared by. Where the template stands in the file changes nothing.
+fn settings(group: &RuleGroup, messaging: &Messaging) -> SinkSettings {
+    let file = group.log_file.as_ref().map(|file| file.file_path.clone());
+    SinkSettings::Messaging(Box::new(Messaging { template_line: 0, ..messaging.clone() }), file)
 }
 
 /// The digest names the group's log file: what was not told is there.

@@ -17,6 +17,7 @@ mod openbao;
 mod pipeline;
 mod queue;
 mod receive;
+mod reload;
 mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
