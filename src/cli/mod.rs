@@ -15,6 +15,9 @@ mod stanza;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trials;
+#[cfg(test)]
+mod trials_tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,7 +78,10 @@ enum Command {
     Serve,
     /// Check configuration and rules; print every problem with its place
     #[command(after_help = check::EXAMPLES)]
-    Check,
+    Check(check::Arguments),
+    /// Run the tests of the configuration: records, the groups that they reach, the messages that these send
+    #[command(after_help = trials::EXAMPLES)]
+    Test(trials::Arguments),
     /// Print the records that match, from files or standard input, like grep
     #[command(after_help = matching::EXAMPLES)]
     Match(matching::Arguments),
@@ -248,7 +254,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
             diagnostics::init(diagnostics.0, diagnostics.1);
             serve::run(&overrides, io)
         }
-        Command::Check => check::run(&overrides, io),
+        Command::Check(arguments) => check::run(&arguments, &overrides, io),
+        Command::Test(arguments) => trials::run(&arguments, &overrides, io),
         Command::Match(arguments) => matching::run(&arguments, &overrides, io),
         Command::Setup(arguments) => setup::run(&arguments, &overrides, io),
         Command::Bench(arguments) => bench::run(&arguments, io),

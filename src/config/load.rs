@@ -9,7 +9,7 @@ use super::problem::{Origin, Problem, Problems, Report, printable};
 use super::section::Section;
 use super::tree::{self, Node, Value, child_path};
 use super::values::{Content, Given, quoted};
-use super::{Config, RuleText, cases, cross, groups};
+use super::{Config, RuleGroup, RuleText, cases, cross, groups};
 
 /// Name of the configuration file in the home directory.
 const HOME_FILE: &str = ".vault-audit-filter.yaml";
@@ -189,9 +189,9 @@ pub(super) fn resolve(
     let mut placed = list("rule_groups").map_or_else(Vec::new, |node| groups::read(node, &context, report));
     let whole = readable && report.problems.len() == before;
     cross::check(&mut draft, &mut placed, whole, &context.files, report);
-    let names: Vec<&str> = placed.iter().map(|placed| placed.group.name.as_str()).collect();
+    let groups: Vec<&RuleGroup> = placed.iter().map(|placed| &placed.group).collect();
     draft.config.tests = list("tests")
-        .map_or_else(Vec::new, |node| cases::read(node, whole.then_some(names.as_slice()), report));
+        .map_or_else(Vec::new, |node| cases::read(node, whole.then_some(groups.as_slice()), report));
     if placed.is_empty() && whole {
         let what = "there are no rule groups";
         let cure = "every record goes to standard output; add `rule_groups:`";

@@ -24,7 +24,7 @@ pub struct Exchange {
 enum Next {
     /// The running sink with this place stays.
     Kept(usize),
-    New(Running),
+    New(Box<Running>),
 }
 
 impl Exchange {
@@ -164,7 +164,7 @@ impl SideEffects {
             }
             let (sink, result) = self.start_sink(spec, number, destination, (settings, policy), registry);
             exchange.queues.push(Arc::clone(&sink.queue));
-            exchange.sinks.push(Next::New(sink));
+            exchange.sinks.push(Next::New(Box::new(sink)));
             if let Err(e) = result {
                 self.abandon(exchange, registry);
                 return Err(e);
@@ -188,7 +188,7 @@ impl SideEffects {
         for next in next.sinks {
             match next {
                 Next::Kept(at) => self.running.extend(running.get_mut(at).and_then(Option::take)),
-                Next::New(sink) => self.running.push(sink),
+                Next::New(sink) => self.running.push(*sink),
             }
         }
         self.destinations = next.destinations;
@@ -199,7 +199,7 @@ impl SideEffects {
         self.queues = self.running.iter().map(|sink| Arc::clone(&sink.queue)).collect();
         if let Some(ledger) = &self.ledger {
             let most = self.running.iter().map(|sink| sink.shared().number.0 + 1).max().unwrap_or(0);
-            let mut woken = vec![Weak::new(); most];
+            let mut woken = std::iter::repeat_with(Weak::new).take(most).collect::<Vec<_>>();
             for sink in &self.running {
                 woken[sink.shared().number.0] = Arc::downgrade(sink.shared());
             }
@@ -215,7 +215,7 @@ impl SideEffects {
     /// Stops what was prepared and is not to be used after all.
     pub fn abandon(&mut self, exchange: Exchange, registry: &Registry) {
         let new = exchange.sinks.into_iter().filter_map(|next| match next {
-            Next::New(sink) => Some(sink),
+            Next::New(sink) => Some(*sink),
             Next::Kept(_) => None,
         });
         let new = Retirement(new.collect());

@@ -11,7 +11,7 @@ use super::slack::Slack;
 use super::text::{Markup, Messages, Template};
 use super::webhook::Webhook;
 use crate::config::{MessageFormat, Messaging, MessagingKind, RuleGroup};
-use crate::side_effect::{SinkSettings, SinkSpec};
+use crate::side_effect::{SinkSettings, SinkSpec, Task};
 
 /// A sink that cannot be made from its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,18 @@ pub fn build(groups: &[RuleGroup], client: &HttpClient) -> Result<Vec<SinkSpec>,
         }
     }
     if errors.is_empty() { Ok(specs) } else { Err(errors) }
+}
+
+/// What a group's messaging sends about a record, cut and escaped as its destination needs it.
+///
+/// # Errors
+/// The template is wrong.
+pub fn message_text(messaging: &Messaging, task: &Task) -> Result<String, String> {
+    let texts = messages(messaging)
+        .map_err(|problems| problems.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join("; "))?;
+    let whole_body =
+        matches!(messaging.kind, MessagingKind::Webhook { .. }) && messaging.format == MessageFormat::Raw;
+    Ok(if whole_body { String::from_utf8_lossy(&task.record).into_owned() } else { texts.text(task) })
 }
 
 /// The texts of one messaging block; errors with their lines.

@@ -152,7 +152,7 @@ fn no_record_is_lost_or_handled_by_halves_while_configurations_change() {
         let now = [count_in_proc(&daemon, "fd"), count_in_proc(&daemon, "task")];
         now[0] <= before[0] + 4 && now[1] <= before[1]
     });
-    println!(
+    eprintln!(
         "{reloads} reloads in {seconds} s, {acked} records over HTTP and {sent} over TCP: {of:?} by each configuration"
     );
     assert!(daemon.terminate().status.success());

@@ -1,6 +1,6 @@
 //! `match`: like grep, with rules. Prints the records that match, as they came.
 
-mod input;
+pub(super) mod input;
 pub(crate) mod judge;
 pub(super) mod output;
 mod progress;
