@@ -8,6 +8,7 @@ mod io;
 mod matching;
 mod queue;
 mod reload;
+mod replay;
 mod serve;
 mod setup;
 mod socket;
@@ -97,6 +98,9 @@ enum Command {
     /// Show what a running server does
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
+    /// Feed saved records through a running server as if they came from a sender
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::Arguments),
     /// Have a running server check its configuration and put it to use
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::Arguments),
@@ -261,6 +265,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Bench(arguments) => bench::run(&arguments, io),
         Command::Queue(arguments) => queue::run(&arguments, &overrides, io),
         Command::Status(arguments) => status::run(&arguments, &overrides, io),
+        Command::Replay(arguments) => replay::run(&arguments, &overrides, io),
         Command::Reload(arguments) => reload::run(&arguments, &overrides, io),
         Command::Completions { shell } => completions::run(shell, io),
     }

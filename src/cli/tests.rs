@@ -43,9 +43,19 @@ fn help_teaches_by_example() {
     let top = run_in(&["--help"], &[]);
     assert_eq!((top.code, top.err.as_str()), (0, ""));
     assert!(top.out.contains("Examples:") && top.out.contains("auditServer"), "{}", top.out);
-    for command in
-        ["serve", "check", "test", "match", "setup", "queue", "status", "reload", "bench", "completions"]
-    {
+    for command in [
+        "serve",
+        "check",
+        "test",
+        "match",
+        "setup",
+        "queue",
+        "status",
+        "replay",
+        "reload",
+        "bench",
+        "completions",
+    ] {
         assert!(top.out.contains(&format!("\n  {command} ")), "{command}");
         let help = run_in(&[command, "--help"], &[]);
         assert_eq!(help.code, 0, "{command}");

@@ -106,6 +106,12 @@ impl Client {
         self.ask("POST", target, &body)
     }
 
+    /// POSTs bytes; the answer is 204.
+    pub(crate) fn post_bytes(&self, target: &str, body: &[u8]) -> Result<(), ClientError> {
+        let received = self.exchange("POST", target, body)?;
+        if received.status >= 300 { Err(refused(&received)) } else { Ok(()) }
+    }
+
     fn ask<T: DeserializeOwned>(&self, method: &str, target: &str, body: &[u8]) -> Result<T, ClientError> {
         let received = self.exchange(method, target, body)?;
         if received.status >= 300 {

@@ -18,6 +18,7 @@ mod pipeline;
 mod queue;
 mod receive;
 mod reload;
+mod replay;
 mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
