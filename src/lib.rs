@@ -51,6 +51,7 @@
 //! | a log file's current generation, its room, its descriptors | an atomic snapshot, an addition, an exchange | an append shares with another one of the same file only what the kernel does to order two writes |
 //! | a torn write's fragments | a mutex | only after a write that fell short: a push |
 //! | standard output, where there are no groups | a mutex where it is a pipe or a terminal | the write itself: all records go to one stream in turn |
+//! | followers (`tail`) | a flag; while somebody follows, a snapshot and bounded channels | `try_send` |
 //! | a sink's queue | bounded channel | `try_send` |
 //! | a sink's waiting room (`enqueue_mode: wait`) | a mutex | moving one task |
 //! | the store's tasks (`store`) | a mutex | changing the index and copying records into the journal's buffer; never a read, a write or a sync |
@@ -90,6 +91,7 @@ pub mod side_effect;
 pub mod signal;
 pub mod sink;
 pub mod store;
+pub mod tail;
 pub mod threads;
 pub mod ticket;
 pub mod trust;

@@ -29,6 +29,7 @@ use crate::record::{DecodeError, DecodeScratch, Decoder};
 use crate::rule_group::{GroupRule, RuleGroup};
 use crate::rules::{EvalScratch, IndexScratch, Rule, RuleIndex};
 use crate::side_effect::{Ledger, SinkNumber, SinkQueue, Task};
+use crate::tail::Taps;
 use crate::ticket::Ticket;
 use durable::{Durable, Room};
 use outcomes::{LOG_WRITE, OVERSIZE, Outcomes, TRUNCATED};
@@ -121,6 +122,8 @@ pub struct Pipeline {
     received: [Received; 4],
     outcomes: Arc<Outcomes>,
     store: Option<Durable>,
+    /// Who wants to see what is matched.
+    taps: Option<Arc<Taps>>,
 }
 
 impl Pipeline {
@@ -152,6 +155,7 @@ impl Pipeline {
             received,
             outcomes,
             store: None,
+            taps: None,
         })
     }
 
@@ -161,6 +165,12 @@ impl Pipeline {
     pub fn storing(self, ledger: Arc<dyn Ledger>, batch_bytes_max: usize) -> Self {
         let store = Some(Durable::new(ledger, batch_bytes_max, Arc::clone(&self.outcomes)));
         Pipeline { store, ..self }
+    }
+
+    /// From now on what the groups match is shown there.
+    #[must_use]
+    pub fn tapped(self, taps: Arc<Taps>) -> Self {
+        Pipeline { taps: Some(taps), ..self }
     }
 
     /// Whether the store takes tasks; `None`: there is none.
@@ -224,6 +234,7 @@ impl Pipeline {
                 });
             }
         }
+        self.show(source, frames, &worker.hits);
         Verdict::Acked
     }
 
@@ -432,6 +443,17 @@ impl Pipeline {
                 };
                 let accepted_at = *accepted_at.get_or_insert_with(clock::wall);
                 take(sink, Task::new(Arc::clone(&group.name), record, source.label(), accepted_at));
+            }
+        }
+    }
+
+    /// Shows the hits of frames that were written to whoever follows.
+    #[inline]
+    fn show(&self, source: Source, frames: &[&[u8]], hits: &[Hit]) {
+        if let Some(taps) = self.taps.as_ref().filter(|taps| taps.is_open()) {
+            let now = clock::wall();
+            for hit in hits {
+                taps.show(&self.groups[hit.group].name, source.label(), now, frames[hit.frame]);
             }
         }
     }

@@ -28,6 +28,7 @@ use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
 use crate::store::Store;
+use crate::tail::Taps;
 use crate::trust;
 pub(crate) use durable::settings as store_settings;
 use reload::Outgoing;
@@ -89,6 +90,8 @@ struct Server {
     control: Option<Control>,
     log_files: LogFiles,
     log_keeper: LogKeeper,
+    /// Who follows what is matched.
+    taps: Arc<Taps>,
     /// Configurations that were exchanged and may still be in use.
     outgoing: Vec<Outgoing>,
 }
@@ -113,8 +116,9 @@ impl Server {
         let side_effects = SideEffects::start(&config.side_effects, sinks, ledger.as_ref(), &registry)
             .map_err(runtime("cannot start the side-effect workers"))?;
         let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
+        let taps = Arc::new(Taps::default());
         let queues_of = |group: &str| side_effects.queues_of(group);
-        let live = build::live(config, compiled, &files, &queues_of, store.as_ref(), &registry)?;
+        let live = build::live(config, compiled, &files, &queues_of, (store.as_ref(), &taps), &registry)?;
         let gateway = Arc::new(Gateway::new(live, Arc::clone(&registry)));
         let mut options = PoolOptions::new(config.limits.clone());
         // One may be in the store's sync while the others serve.
@@ -128,6 +132,7 @@ impl Server {
         let udp = udp.transpose()?;
         let parts = Parts {
             reload: operator::reload(&gateway, signals),
+            taps: Arc::clone(&taps),
             gateway: Arc::clone(&gateway),
             registry: Arc::clone(&registry),
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
@@ -146,6 +151,7 @@ impl Server {
             control,
             log_files,
             log_keeper,
+            taps,
             outgoing: Vec::new(),
         })
     }

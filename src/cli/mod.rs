@@ -14,6 +14,7 @@ mod setup;
 mod socket;
 mod stanza;
 mod status;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod trials;
@@ -98,6 +99,9 @@ enum Command {
     /// Show what a running server does
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
+    /// Follow what the groups of a running server match
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::Arguments),
     /// Feed saved records through a running server as if they came from a sender
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
@@ -265,6 +269,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Bench(arguments) => bench::run(&arguments, io),
         Command::Queue(arguments) => queue::run(&arguments, &overrides, io),
         Command::Status(arguments) => status::run(&arguments, &overrides, io),
+        Command::Tail(arguments) => tail::run(&arguments, &overrides, io),
         Command::Replay(arguments) => replay::run(&arguments, &overrides, io),
         Command::Reload(arguments) => reload::run(&arguments, &overrides, io),
         Command::Completions { shell } => completions::run(shell, io),

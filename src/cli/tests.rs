@@ -51,6 +51,7 @@ fn help_teaches_by_example() {
         "setup",
         "queue",
         "status",
+        "tail",
         "replay",
         "reload",
         "bench",

@@ -18,6 +18,7 @@ use crate::metrics::Registry;
 use crate::record::DecodeScratch;
 use crate::rules::EvalScratch;
 use crate::service::{Gateway, Worker};
+use crate::tail::Taps;
 use crate::ticket::{Outcome, Ticket};
 
 /// Tasks in one answer where the request does not say how many.
@@ -35,6 +36,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// The durable store, where it is enabled.
     pub tasks: Option<Arc<dyn TaskBook>>,
+    /// Where the running rules show what they match.
+    pub taps: Arc<Taps>,
     /// Reads the configuration again and puts it to use. Blocks until that is done.
     pub reload: Reload,
 }
@@ -66,13 +69,21 @@ pub(super) struct ApiRequest<'a> {
     pub(super) body: &'a [u8],
 }
 
-const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, POST /v1/reload, GET /v1/pending[/ID], POST /v1/pending/drop, \
+const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, POST /v1/reload, GET /v1/tail, GET /v1/pending[/ID], POST /v1/pending/drop, \
      GET /v1/dead-letters[/ID], POST /v1/dead-letters/replay, POST /v1/dead-letters/drop and POST /v1/set-aside";
 
 impl Api {
     /// The API over the parts of a server with this configuration.
     pub fn new(config: &Config, parts: Parts) -> Api {
         Api { parts, listeners: status::listeners(config), started: clock::now() }
+    }
+
+    pub(super) fn taps(&self) -> &Arc<Taps> {
+        &self.parts.taps
+    }
+
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.parts.gateway
     }
 
     pub(super) fn worker(&self) -> ApiWorker {
@@ -89,7 +100,7 @@ impl Api {
             ("POST", "match") => self.explain(request.body, worker),
             ("POST", "audit") => self.feed(request.body, worker),
             ("POST", "reload") => self.reload(),
-            (_, "status") => not_allowed("GET"),
+            (_, "status" | "tail") => not_allowed("GET"),
             ("POST", "set-aside") => self.set_aside(),
             (_, "match" | "audit" | "set-aside" | "reload") => not_allowed("POST"),
             _ => match route.split_once('/').unwrap_or((route, "")) {

@@ -192,6 +192,12 @@ pub(crate) fn api(dir: &Path, tasks: Option<Arc<dyn TaskBook>>) -> Api {
     let gateway = Gateway::new(live, Arc::clone(&registry));
     Api::new(
         &Config::default(),
-        Parts { gateway: Arc::new(gateway), registry, tasks, reload: Box::new(|| Err(ReloadError::Busy)) },
+        Parts {
+            gateway: Arc::new(gateway),
+            registry,
+            tasks,
+            taps: Default::default(),
+            reload: Box::new(|| Err(ReloadError::Busy)),
+        },
     )
 }

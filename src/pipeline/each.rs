@@ -86,6 +86,7 @@ impl Pipeline {
                 });
             }
         }
+        self.show(source, frames, &worker.hits);
     }
 
     fn has_tasks(&self, hit: &Hit) -> bool {

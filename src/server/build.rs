@@ -13,6 +13,7 @@ use crate::rules::Rule;
 use crate::service::{Live, ReadyCheck};
 use crate::side_effect::SinkQueue;
 use crate::store::Store;
+use crate::tail::Taps;
 
 /// The log files of a configuration, open.
 pub(super) struct OpenFiles {
@@ -62,13 +63,14 @@ pub(super) fn live(
     compiled: Compiled,
     files: &OpenFiles,
     queues_of: &dyn Fn(&str) -> Vec<Arc<SinkQueue>>,
-    store: Option<&Arc<Store>>,
+    (store, taps): (Option<&Arc<Store>>, &Arc<Taps>),
     registry: &Registry,
 ) -> Result<Live, ServeError> {
     let groups = build_groups(config, compiled.rules, files, queues_of, registry);
     let log_files_check = log_files_check(&groups);
     let quarantine = Quarantine::new(Arc::clone(&files.quarantine));
     let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, registry)?;
+    let pipeline = pipeline.tapped(Arc::clone(taps));
     let pipeline = Arc::new(match store {
         Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),
         None => pipeline,

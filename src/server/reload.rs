@@ -78,8 +78,8 @@ impl Server {
             .prepare(&config.side_effects, specs, &self.registry)
             .map_err(|e| ReloadError::Failed(format!("cannot start the side-effect workers: {e}")))?;
         let queues_of = |group: &str| exchange.queues_of(group);
-        let store = self.store.as_ref();
-        let live = match build::live(config, compiled, &files, &queues_of, store, &self.registry) {
+        let around = (self.store.as_ref(), &self.taps);
+        let live = match build::live(config, compiled, &files, &queues_of, around, &self.registry) {
             Ok(live) => live,
             Err(error) => {
                 self.side_effects.abandon(exchange, &self.registry);

@@ -22,4 +22,5 @@ mod replay;
 mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
+mod tail;
 mod wrong;

@@ -76,6 +76,8 @@ fn no_record_is_lost_or_handled_by_halves_while_configurations_change() {
     let (stop, reloads) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (mut acked, mut sent) = (0, 0);
     let http = daemon.http();
+    // Once that is answered, every thread has been started.
+    assert_eq!(daemon.run_as_is(&["status"]).status.code(), Some(0));
     let before = [count_in_proc(&daemon, "fd"), count_in_proc(&daemon, "task")];
     // Each sends what is due by now, in small batches, as senders do.
     let paced = |send: &mut dyn FnMut(std::ops::Range<usize>)| {
@@ -148,10 +150,16 @@ fn no_record_is_lost_or_handled_by_halves_while_configurations_change() {
     assert_eq!(places.len(), acked + sent, "no record that nobody sent");
     assert!(of[0] > 0 && of[1] > 0, "both configurations were in use: {of:?}");
     // Files that nobody writes to any more are closed; threads are what they were.
-    wait_until("as few descriptors and threads as before", || {
-        let now = [count_in_proc(&daemon, "fd"), count_in_proc(&daemon, "task")];
+    let mut now = [0, 0];
+    let settled = happens_within(Duration::from_secs(20), || {
+        now = [count_in_proc(&daemon, "fd"), count_in_proc(&daemon, "task")];
         now[0] <= before[0] + 4 && now[1] <= before[1]
     });
+    let open: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+        .expect("its process")
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .collect();
+    assert!(settled, "descriptors and threads {before:?} before, {now:?} after: {open:#?}");
     eprintln!(
         "{reloads} reloads in {seconds} s, {acked} records over HTTP and {sent} over TCP: {of:?} by each configuration"
     );

@@ -17,7 +17,8 @@ rule_groups:
 fn saved_records_are_received_for_real() {
     let mut daemon = Daemon::start(&config(""));
     let [plain, zipped] = ["a.jsonl", "b.jsonl.gz"].map(|name| daemon.path(name));
-    let line = |n: usize| entry(&format!("n{n}"), if n % 2 == 0 { "delete" } else { "read" }, "a") + "\n";
+    let line =
+        |n: usize| entry(&format!("n{n}"), if n.is_multiple_of(2) { "delete" } else { "read" }, "a") + "\n";
     std::fs::write(&plain, (0..1500).map(line).collect::<String>()).expect("written");
     let mut gz = flate2::write::GzEncoder::new(
         std::fs::File::create(&zipped).expect("a file"),
