@@ -17,8 +17,9 @@
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
 //!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
-//!    control (status, match, dead letters) ◀── operator's socket
-//!    cli: serve | check | match | setup | queue | status | bench    config ──▶ server (composition root, owns threads and shutdown)
+//!    control (status, match, dead letters, reload, tail) ◀── operator's socket
+//!    cli: serve | check | test | match | setup | queue | status | tail | replay | reload | bench
+//!    config ──▶ server (composition root, owns threads, reload and shutdown)
 //! ```
 //!
 //! # Reading order
@@ -47,6 +48,7 @@
 //! | a connection (`listener::slots`) | a mutex each | the thread that serves it, or the one that sends its parked reply: two records of one connection only |
 //! | free connection slots | a mutex | a push or a pop |
 //! | bytes buffered, stage, metrics | atomics | |
+//! | the configuration in use (`service::Live`) | an atomic snapshot, one for each batch | a reload exchanges it; it waits for the last batches, they never for it |
 //! | rules, groups, decoder, index | immutable | |
 //! | a log file's current generation, its room, its descriptors | an atomic snapshot, an addition, an exchange | an append shares with another one of the same file only what the kernel does to order two writes |
 //! | a torn write's fragments | a mutex | only after a write that fell short: a push |

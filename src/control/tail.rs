@@ -23,8 +23,10 @@ use crate::tail::{FOLLOWERS_MAX, Follower, Match, Taps};
 const PATH: &str = "/v1/tail";
 /// How often followers are looked after.
 const TICK: Duration = Duration::from_millis(50);
-/// Written at once to one follower; then the others get their turn.
+/// Bytes that are made ready for one follower at a time.
 const PIECE_BYTES: usize = 256 << 10;
+/// So many of them, then the others get their turn.
+const PIECES_PER_TURN: usize = 8;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\n\r\n";
 
 /// Whether this is a request for matches; `bytes` begin with a head that the edge has made.
@@ -109,7 +111,7 @@ impl Client {
             // What it says after its request is nobody's business.
             _ => {}
         }
-        loop {
+        for _ in 0..PIECES_PER_TURN {
             if self.out.is_empty() {
                 self.refill();
             }
@@ -124,6 +126,7 @@ impl Client {
                 Err(e) => return Err(e),
             }
         }
+        Ok(())
     }
 
     fn refill(&mut self) {
