@@ -17,8 +17,9 @@
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
 //!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
-//!    control (status, match, dead letters) ◀── operator's socket
-//!    cli: serve | check | match | setup | queue | status | bench    config ──▶ server (composition root, owns threads and shutdown)
+//!    control (status, match, dead letters, reload, tail) ◀── operator's socket
+//!    cli: serve | check | test | match | setup | queue | status | tail | replay | reload | bench
+//!    config ──▶ server (composition root, owns threads, reload and shutdown)
 //! ```
 //!
 //! # Reading order
@@ -48,6 +49,7 @@
 //! | a connection (`listener::slots`) | a mutex each | the thread that serves it, or the one that sends its parked reply: two records of one connection only |
 //! | free connection slots | a mutex | a push or a pop |
 //! | bytes buffered, stage, metrics | atomics | |
+//! | the configuration in use (`service::Live`) | an atomic snapshot, one for each batch | a reload exchanges it; it waits for the last batches, they never for it |
 //! | rules, groups, decoder, index | immutable | |
 //! | a log file's current generation, its room, its descriptors | an atomic snapshot, an addition, an exchange | an append shares with another one of the same file only what the kernel does to order two writes |
 //! | a log file's appends in progress (`log_file::Flights`) | atomics | |
@@ -56,6 +58,7 @@
 //! | the events that a pool thread has taken | an exchange each | |
 //! | a torn write's fragments | a mutex | only after a write that fell short: a push |
 //! | standard output, where there are no groups | a mutex where it is a pipe or a terminal | the write itself: all records go to one stream in turn |
+//! | followers (`tail`) | a flag; while somebody follows, a snapshot and bounded channels | `try_send` |
 //! | a sink's queue | bounded channel | `try_send` |
 //! | a sink's waiting room (`enqueue_mode: wait`) | a mutex | moving one task |
 //! | the store's tasks (`store`) | a mutex | changing the index and copying records into the journal's buffer; never a read, a write or a sync |
@@ -96,6 +99,7 @@ pub mod side_effect;
 pub mod signal;
 pub mod sink;
 pub mod store;
+pub mod tail;
 pub mod threads;
 pub mod ticket;
 pub mod trust;

@@ -93,6 +93,8 @@ families! {
     DEAD_LETTERS_WRITTEN = Counter "dead_letters_written_total" [] "Tasks that became dead letters.";
     DEAD_LETTERS_REMOVED = Counter "dead_letters_removed_total" ["why"] "Dead letters removed: dropped, replayed, made_room (the oldest, where the newest are kept).";
     BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the version is the label.";
+    CONFIG_RELOADS = Counter "config_reloads_total" ["result"] "Reloads of the configuration by result: applied, refused (something is wrong with it, the old one stays), failed (it is right, but a file or thread could not be had; the old one stays).";
+    CONFIG_LAST_RELOAD_SUCCESS = Gauge "config_last_reload_success" [] "1 while the last reload, or the start, has put the configuration to use, 0 after one that was refused or failed.";
     START_TIME = Gauge "start_time_seconds" [] "Start of the process, seconds since the epoch.";
 }
 
@@ -265,15 +267,37 @@ impl Registry {
         )
     }
 
-    /// A gauge whose value is asked for at each exposition; `read` must not block.
+    /// A gauge whose value is asked for at each exposition; `read` must not block. It takes the place of an earlier one with these labels.
     pub fn gauge_fn(
         &self,
         family: &'static Family,
         labels: &[&str],
         read: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
-        let labels = labels.iter().map(|l| (*l).to_owned()).collect();
-        self.series.lock().push(Series { family, labels, source: Source::GaugeFn(Box::new(read)) });
+        let labels: Vec<String> = labels.iter().map(|l| (*l).to_owned()).collect();
+        let source = Source::GaugeFn(Box::new(read));
+        let mut series = self.series.lock();
+        let same = |s: &&mut Series| std::ptr::eq(s.family, family) && s.labels == labels;
+        // What the earlier one holds must not go while the series are locked.
+        let earlier = match series.iter_mut().find(same) {
+            Some(found) => Some(std::mem::replace(&mut found.source, source)),
+            None => {
+                series.push(Series { family, labels, source });
+                None
+            }
+        };
+        drop(series);
+        drop(earlier);
+    }
+
+    /// Takes a series out of the exposition. Whoever still has it changes nothing any more; asked for again, it begins anew.
+    pub fn remove(&self, family: &'static Family, labels: &[&str]) {
+        let mut removed = Vec::new();
+        let mut series = self.series.lock();
+        let same = |s: &Series| std::ptr::eq(s.family, family) && s.labels == labels;
+        removed.extend(series.extract_if(.., |s| same(s)));
+        // What they hold must not go while the series are locked.
+        drop(series);
     }
 
     fn find_or_add<T>(
@@ -373,6 +397,23 @@ mod tests {
         assert!(text.contains("vault_audit_filter_records_total{outcome=\"matched\"} 3\n"), "{text}");
         assert!(text.contains("vault_audit_filter_records_total{outcome=\"refused\"} 1\n"), "{text}");
         assert_eq!(text.matches("# TYPE vault_audit_filter_records_total counter").count(), 1);
+    }
+
+    #[test]
+    fn a_series_can_be_replaced_and_removed() {
+        let registry = Registry::new();
+        for value in [1.0, 2.0] {
+            registry.gauge_fn(&QUEUE_LENGTH, &["s"], move || value);
+        }
+        registry.gauge(&SINK_UP, &["s"]).set(1);
+        registry.gauge(&SINK_UP, &["t"]).set(1);
+        let text = registry.render();
+        assert_eq!(text.matches("queue_length{sink=\"s\"}").count(), 1, "{text}");
+        assert!(text.contains("queue_length{sink=\"s\"} 2\n"), "{text}");
+        registry.remove(&SINK_UP, &["s"]);
+        let text = registry.render();
+        assert!(!text.contains("sink_up{sink=\"s\"}") && text.contains("sink_up{sink=\"t\"} 1\n"), "{text}");
+        assert_eq!(registry.gauge(&SINK_UP, &["s"]).get(), 0, "a new one");
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::clock;
 use crate::listener::{BadFrame, Source};
@@ -40,6 +40,7 @@ use crate::record::{DecodeScratch, Decoder};
 use crate::rule_group::{GroupRule, RuleGroup};
 use crate::rules::{EvalScratch, IndexScratch, Rule, RuleIndex};
 use crate::side_effect::{Ledger, SinkNumber, Task};
+use crate::tail::Taps;
 use crate::ticket::Ticket;
 use batch::{Flaw, Flow, Refusals};
 use durable::{Durable, Room};
@@ -70,6 +71,14 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// For another pipeline of the same store: fresh buffers, and a sync that is due stays due.
+    pub fn renew(&mut self) {
+        let Worker { unsynced, by_lanes, .. } = *self;
+        *self = Worker { unsynced, by_lanes, ..Worker::default() };
+    }
+}
+
 /// Frame number `frame` of the batch belongs to group number `group`.
 #[derive(Debug, Clone, Copy)]
 struct Hit {
@@ -91,8 +100,6 @@ pub enum Verdict {
     TooLarge,
 }
 
-/// How long a pipeline that is dropped waits for its log files.
-const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// Threads of the pool that may be inside an append, where nobody says otherwise.
 const WRITERS_DEFAULT: usize = 2;
 /// Threads that evaluate datagrams and may be inside an append: there are two.
@@ -116,7 +123,7 @@ pub struct Pipeline {
     received: [Received; 4],
     out: Arc<Outlets>,
     /// Of the pool's threads, and of those that evaluate datagrams.
-    permits: [Permits; 2],
+    permits: Arc<[Permits; 2]>,
     closed: AtomicBool,
 }
 
@@ -148,8 +155,8 @@ impl Pipeline {
         let outcomes = Arc::new(Outcomes::new(registry, &groups));
         let targets = outlets::targets(&groups, &quarantine, registry)?;
         let index = index(&groups);
-        let out = Arc::new(Outlets { groups, targets, outcomes, store: None });
-        let permits = [WRITERS_DEFAULT, UDP_WRITERS].map(Permits::new);
+        let out = Arc::new(Outlets { groups, targets, outcomes, store: None, taps: None });
+        let permits = Arc::new([WRITERS_DEFAULT, UDP_WRITERS].map(Permits::new));
         Ok(Pipeline { decoder, index, fallback, received, out, permits, closed: AtomicBool::new(false) })
     }
 
@@ -169,8 +176,38 @@ impl Pipeline {
     /// So many threads of the pool may be inside an append at once: fewer than it has.
     #[must_use]
     pub fn writing_with(mut self, threads: usize) -> Self {
-        self.permits[0] = Permits::new(threads);
+        self.permits = Arc::new([threads, UDP_WRITERS].map(Permits::new));
         self
+    }
+
+    /// What the groups match is shown there. To be called before the first frame.
+    #[must_use]
+    pub fn tapped(mut self, taps: Arc<Taps>) -> Self {
+        match Arc::get_mut(&mut self.out) {
+            Some(out) => out.taps = Some(taps),
+            None => log::error!("who follows came after the first frames and sees nothing"),
+        }
+        self
+    }
+
+    /// Takes the place of `before` while the same threads run on: the permits are the same, and so are the lanes of the files that both
+    /// write to. To be called before the first frame.
+    #[must_use]
+    pub fn succeeding(mut self, before: &Pipeline) -> Self {
+        self.permits = Arc::clone(&before.permits);
+        match Arc::get_mut(&mut self.out) {
+            Some(out) => out.share_lanes(&before.out),
+            None => {
+                log::error!("the earlier configuration came after the first frames; its lanes are not shared")
+            }
+        }
+        self
+    }
+
+    /// Whether nothing of it waits for a log file.
+    pub fn is_idle(&self) -> bool {
+        // Each batch in a lane holds the outlets.
+        Arc::strong_count(&self.out) == 1
     }
 
     /// Whether the store takes tasks; `None`: there is none.
@@ -186,19 +223,26 @@ impl Pipeline {
     fn lanes(&self) -> impl Iterator<Item = &Arc<lanes::Lane>> + Clone {
         let targets = &self.out.targets;
         targets.iter().enumerate().filter_map(move |(at, target)| {
-            let is_first = !targets[..at].iter().any(|known| Arc::ptr_eq(&known.lane, &target.lane));
-            is_first.then_some(&target.lane)
+            let is_first = !targets[..at].iter().any(|known| Arc::ptr_eq(&*known.lane, &*target.lane));
+            is_first.then_some(&*target.lane)
         })
     }
 
-    /// Waits for the lines that wait for log files, until `deadline`, and ends the lanes' threads. What is not written by then is refused:
-    /// nothing of it is acked. Threads that hang in a write are left behind, half a second after the deadline at the latest. To be
-    /// called when no frames come any more; the first call counts.
-    pub fn close(&self, deadline: Instant) -> LeftInLogs {
+    /// Waits for the lines that wait for log files, until `deadline`, and ends the lanes' threads, also those of the pipelines that this one
+    /// has succeeded and that are not gone yet. What is not written by then is refused: nothing of it is acked. Threads that hang in a
+    /// write are left behind, half a second after the deadline at the latest. To be called when no frames come any more; the first
+    /// call counts.
+    pub fn close<'a>(&'a self, earlier: impl Iterator<Item = &'a Pipeline>, deadline: Instant) -> LeftInLogs {
         if self.closed.swap(true, Ordering::AcqRel) {
             return LeftInLogs::default();
         }
-        let left = lanes::close(self.lanes(), deadline);
+        let mut lanes: Vec<&Arc<lanes::Lane>> = Vec::new();
+        for lane in self.lanes().chain(earlier.flat_map(Pipeline::lanes)) {
+            if !lanes.iter().any(|known| Arc::ptr_eq(known, lane)) {
+                lanes.push(lane);
+            }
+        }
+        let left = lanes::close(lanes.iter().copied(), deadline);
         // Those of the threads that were left behind; they will not be counted otherwise.
         let inline: u64 = self.permits.iter().map(Permits::frames).sum();
         let stuck = inline + left.iter().map(|left| left.stuck).sum::<u64>();
@@ -206,7 +250,7 @@ impl Pipeline {
             self.out.outcomes.count_refused(stuck, LOG_WRITE);
         }
         let waiting: u64 = left.iter().map(|left| left.waiting).sum();
-        let hanging = self.logs().filter(|log| log.flights().oldest().is_some());
+        let hanging = lanes.iter().map(|lane| lane.log()).filter(|log| log.flights().oldest().is_some());
         LeftInLogs { frames: waiting + stuck, hanging: hanging.map(|log| log.label().to_owned()).collect() }
     }
 
@@ -427,12 +471,6 @@ fn matched(hits: &[Hit]) -> u64 {
         }
     }
     matched
-}
-
-impl Drop for Pipeline {
-    fn drop(&mut self) {
-        self.close(clock::now() + CLOSING_MAX);
-    }
 }
 
 /// An index over the rules of all groups, unless they are few.

@@ -1,9 +1,12 @@
 //! The composition root: builds everything from a configuration, binds, starts the threads, waits for signals, drains
 //! in order and joins. Reads top to bottom like the README.
 
+mod build;
+mod difference;
 mod durable;
 mod logs;
 mod operator;
+mod reload;
 mod watchdog;
 
 use std::fmt;
@@ -14,22 +17,22 @@ use std::time::{Duration, UNIX_EPOCH};
 use sd_notify::NotifyState;
 
 use crate::clock;
-use crate::config::{self, AuditProtocol, Config, Environment, Loaded, Problem, Problems};
+use crate::config::{AuditProtocol, Config, Environment, Loaded, Problem, Problems};
 use crate::control::{Control, Parts};
 use crate::listener::{self, Endpoint, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions};
-use crate::log_file::{LogFile, LogFiles, LogKeeper, Quarantine};
+use crate::log_file::{LogFiles, LogKeeper};
 use crate::metrics::{self, Registry};
-use crate::pipeline::Pipeline;
-use crate::record::Decoder;
-use crate::rule_group::{Checked, Compiled, GroupRule, RuleGroup};
-use crate::rules::Rule;
+use crate::rule_group::{Checked, Compiled};
 use crate::service::Gateway;
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
 use crate::store::Store;
+use crate::tail::Taps;
 use crate::trust;
+use build::Around;
 pub(crate) use durable::settings as store_settings;
+use reload::Outgoing;
 use watchdog::Watchdog;
 
 /// How long threads that are not to wait for anything have to end; those that hang in a log file are left behind.
@@ -37,6 +40,8 @@ const ENDING_MAX: Duration = Duration::from_millis(500);
 
 /// Longest wait for a signal.
 const TICK: Duration = Duration::from_secs(1);
+/// The same while something of an earlier configuration is still in use.
+const OUTGOING_TICK: Duration = Duration::from_millis(50);
 
 /// Why the server did not start, or did not end as it should.
 #[derive(Debug)]
@@ -58,26 +63,29 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// Runs the server until SIGTERM or SIGINT. Blocks.
+/// Runs the server until SIGTERM or SIGINT. Blocks. `read` reads and checks the configuration anew, for reloads.
 ///
 /// # Errors
 /// See [`ServeError`]; after an error nothing of the server is left running.
-pub fn run(checked: Checked) -> Result<(), ServeError> {
+pub fn run(checked: Checked, read: &dyn Fn() -> Result<Checked, Problems>) -> Result<(), ServeError> {
     let signals = Signals::install()
         .map_err(|e| ServeError::Runtime(format!("cannot install signal handlers: {e}")))?;
     let Checked { loaded, compiled } = checked;
-    let server = Server::start(&loaded, compiled)?;
-    server.announce(&loaded.config);
-    server.supervise(&signals);
-    server.stop(loaded.config.drain_timeout);
+    let mut server = Server::start(&loaded, compiled, &signals)?;
+    server.announce();
+    server.supervise(&signals, read);
+    server.stop();
     Ok(())
 }
 
 /// Everything that runs.
 struct Server {
+    /// What is in use, whatever the file says by now.
+    config: Config,
+    /// Of the sinks.
+    client: HttpClient,
     registry: Arc<Registry>,
     gateway: Arc<Gateway>,
-    pipeline: Arc<Pipeline>,
     pool: Pool<Gateway>,
     udp: Option<UdpListener>,
     side_effects: SideEffects,
@@ -87,13 +95,17 @@ struct Server {
     control: Option<Control>,
     log_files: LogFiles,
     log_keeper: LogKeeper,
+    /// Who follows what is matched.
+    taps: Arc<Taps>,
+    /// Configurations that were exchanged and may still be in use.
+    outgoing: Vec<Outgoing>,
 }
 
 impl Server {
-    fn start(loaded: &Loaded, compiled: Compiled) -> Result<Server, ServeError> {
+    fn start(loaded: &Loaded, compiled: Compiled, signals: &Signals) -> Result<Server, ServeError> {
         let config = &loaded.config;
-        let sinks =
-            sink::build(&config.rule_groups, &http_client()?).map_err(|e| sink_problems(loaded, e))?;
+        let client = http_client()?;
+        let sinks = sink::build(&config.rule_groups, &client).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());
         describe_process(&registry);
 
@@ -104,27 +116,20 @@ impl Server {
         let control = operator::bind(config)?;
         let ledger = store.as_ref().map(durable::ledger);
         let log_files = LogFiles::new();
-        let quarantine = open_quarantine(&log_files, config, &registry)?;
+        let files = build::OpenFiles::open(config, &log_files, &registry)?;
+        files.reconfigure(config);
         let side_effects = SideEffects::start(&config.side_effects, sinks, ledger.as_ref(), &registry)
             .map_err(runtime("cannot start the side-effect workers"))?;
-        let groups = build_groups(config, compiled.rules, &log_files, &side_effects, &registry)?;
         let log_keeper = log_files.start_keeper().map_err(runtime("cannot start the log keeper"))?;
+        let taps = Arc::new(Taps::default());
+        let queues_of = |group: &str| side_effects.queues_of(group);
         let mut options = PoolOptions::new(config.limits.clone());
-        let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, &registry)?;
         // All but one may be in the write to a log file while the others serve.
-        let pipeline = pipeline.writing_with(options.threads);
+        let writers = options.threads;
         options.threads += 1;
-        let pipeline = Arc::new(match &store {
-            Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),
-            None => pipeline,
-        });
-        let checks = [logs::check(&pipeline)].into_iter().chain(durable::check(&pipeline)).collect();
-
-        let tokens = config.listen.http_tokens.clone();
-        let record_bytes_max = config.limits.record_bytes_max;
-        let gateway =
-            Gateway::new(Arc::clone(&pipeline), tokens, record_bytes_max, Arc::clone(&registry), checks);
-        let gateway = Arc::new(gateway);
+        let around = Around { store: store.as_ref(), taps: &taps, place: &|new| new.writing_with(writers) };
+        let live = build::live(config, compiled, &files, &queues_of, around, &registry)?;
+        let gateway = Arc::new(Gateway::new(live, Arc::clone(&registry)));
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
@@ -135,17 +140,19 @@ impl Server {
         });
         let udp = udp.transpose()?;
         let parts = Parts {
+            reload: operator::reload(&gateway, signals),
+            taps: Arc::clone(&taps),
             gateway: Arc::clone(&gateway),
-            pipeline: Arc::clone(&pipeline),
             registry: Arc::clone(&registry),
-            sinks: side_effects.queues().to_vec(),
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
         let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
+        registry.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESS, &[]).set(1);
         Ok(Server {
+            config: config.clone(),
+            client,
             registry,
             gateway,
-            pipeline,
             pool,
             udp,
             side_effects,
@@ -153,11 +160,14 @@ impl Server {
             control,
             log_files,
             log_keeper,
+            taps,
+            outgoing: Vec::new(),
         })
     }
 
     /// Says what runs where, then tells systemd that it is ready.
-    fn announce(&self, config: &Config) {
+    fn announce(&self) {
+        let config = &self.config;
         for (what, address) in listening(config) {
             log::info!("listening: {what} on {address}");
         }
@@ -174,7 +184,7 @@ impl Server {
 
     /// Handles signals and feeds systemd's watchdog, as long as every listener thread shows signs of life, until it is
     /// time to stop.
-    fn supervise(&self, signals: &Signals) {
+    fn supervise(&mut self, signals: &Signals, read: &dyn Fn() -> Result<Checked, Problems>) {
         let udp = self.udp.iter().flat_map(UdpListener::heartbeats);
         let threads = self.pool.heartbeats().into_iter().chain(udp);
         let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
@@ -182,7 +192,7 @@ impl Server {
         let mut silent = String::new();
         let mut store =
             self.store.as_ref().map(|store| durable::Watch::new(durable::ledger(store), &self.registry));
-        let mut logs = logs::Watch::new(&self.pipeline);
+        let mut logs = logs::Watch::new(&self.gateway.live().pipeline);
         loop {
             for (level, line) in logs.look() {
                 log::log!(level, "{line}");
@@ -190,13 +200,24 @@ impl Server {
             if let Some((level, line)) = store.as_mut().and_then(|store| store.look(clock::now())) {
                 log::log!(level, "{line}");
             }
-            match signals.wait(watchdog.nap()) {
+            let nap = if self.tend_outgoing(clock::now()) { OUTGOING_TICK } else { TICK };
+            match signals.wait(watchdog.nap().min(nap)) {
                 Some(Event::Stop) => return,
-                Some(Event::Reopen) => self.reopen(),
+                Some(Event::HangUp) => {
+                    self.reopen();
+                    drop(self.reload(read));
+                    logs.follow(&self.gateway.live().pipeline);
+                }
+                Some(Event::Reload(answer)) => {
+                    // Who has asked may have gone.
+                    let _ = answer.try_send(self.reload(read));
+                    logs.follow(&self.gateway.live().pipeline);
+                }
                 None => {}
             }
             // Whoever hangs in the write to a log file does not come back sooner when the program is killed.
-            let excused = |thread| self.pipeline.logs().any(|log| log.flights().has_thread(thread));
+            let live = self.gateway.live();
+            let excused = |thread| live.pipeline.logs().any(|log| log.flights().has_thread(thread));
             match watchdog.due(clock::now(), excused) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -223,7 +244,8 @@ impl Server {
     }
 
     /// Stops accepting, drains the listeners, then the sinks, within `drain_timeout` in all; then closes the log files.
-    fn stop(mut self, drain_timeout: Duration) {
+    fn stop(mut self) {
+        let drain_timeout = self.config.drain_timeout;
         let deadline = clock::now() + drain_timeout;
         log::info!("stopping: draining for at most {drain_timeout:?}");
         notify(&[NotifyState::Stopping]);
@@ -236,14 +258,18 @@ impl Server {
             udp.stop_by(half.max(ending));
         }
         self.pool.join_by(ending);
-        let left_in_logs = self.pipeline.close(half);
+        let live = self.gateway.live();
+        let earlier = self.outgoing.iter().map(Outgoing::pipeline);
+        let left_in_logs = live.pipeline.close(earlier, half);
         self.gateway.set_stopped();
         drop(self.control.take());
         let status = self.status();
-        let sinks = self.side_effects.queues().len();
+        for outgoing in self.outgoing.drain(..) {
+            self.side_effects.retire(outgoing.sinks, deadline, &self.registry);
+        }
         let left = self.side_effects.drain(deadline);
         if let Some(store) = &self.store {
-            durable::close(store, sinks, left.unfinished);
+            durable::close(store, left.unfinished);
         }
         logs::say_left(&left_in_logs);
         self.log_keeper.stop_by(clock::now() + ENDING_MAX);
@@ -275,61 +301,6 @@ impl Server {
             count("refused")
         )
     }
-}
-
-fn build_groups(
-    config: &Config,
-    rules: Vec<Vec<Rule>>,
-    log_files: &LogFiles,
-    side_effects: &SideEffects,
-    registry: &Registry,
-) -> Result<Vec<RuleGroup>, ServeError> {
-    let mut groups = Vec::with_capacity(config.rule_groups.len());
-    for (group, rules) in config.rule_groups.iter().zip(rules) {
-        let log_file =
-            group.log_file.as_ref().map(|file| open_log_file(log_files, file, registry)).transpose()?;
-        let counted = |(i, rule): (usize, Rule)| {
-            let number = (i + 1).to_string();
-            GroupRule::new(rule, registry.counter(&metrics::RULE_ERRORS, &[&group.name, &number]))
-        };
-        groups.push(RuleGroup {
-            name: group.name.as_str().into(),
-            rules: rules.into_iter().enumerate().map(counted).collect(),
-            log_file,
-            sinks: side_effects.queues_of(&group.name),
-            matches: registry.counter(&metrics::GROUP_MATCHES, &[&group.name]),
-        });
-    }
-    Ok(groups)
-}
-
-fn build_pipeline(
-    config: &Config,
-    decoder: Decoder,
-    groups: Vec<RuleGroup>,
-    quarantine: Quarantine,
-    registry: &Registry,
-) -> Result<Pipeline, ServeError> {
-    let fallback = config.unmatched.as_ref().and_then(|name| groups.iter().position(|g| *g.name == **name));
-    Pipeline::new(decoder, groups, fallback, quarantine, registry)
-        .map_err(runtime("cannot write to standard output, where records go without rule groups"))
-}
-
-fn open_log_file(
-    log_files: &LogFiles,
-    file: &config::LogFile,
-    registry: &Registry,
-) -> Result<Arc<LogFile>, ServeError> {
-    log_files.open(file, registry).map_err(|e| ServeError::Runtime(e.to_string()))
-}
-
-fn open_quarantine(
-    log_files: &LogFiles,
-    config: &Config,
-    registry: &Registry,
-) -> Result<Quarantine, ServeError> {
-    let file = config::LogFile::at(config.quarantine_path());
-    Ok(Quarantine::new(open_log_file(log_files, &file, registry)?))
 }
 
 fn sink_problems(loaded: &Loaded, errors: Vec<sink::BuildError>) -> ServeError {

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
 
 use crate::listener::http::{Request, Response};
 use crate::listener::{BadFrame, LineReply, Park, Reply, Service, Source};
 use crate::metrics::Registry;
-use crate::pipeline::{Pipeline, Verdict, Worker};
+use crate::pipeline::{self, Pipeline, Verdict};
 use crate::secret::Secret;
 use crate::ticket::Ticket;
 
@@ -26,78 +28,34 @@ pub struct ReadyCheck {
     pub check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 
-/// The service behind all listeners.
-pub struct Gateway {
-    pipeline: Arc<Pipeline>,
+/// What requests, lines and datagrams are handled with: one configuration, whole. A batch is handled by one of them from its begin to
+/// its end.
+pub struct Live {
+    /// Rules and actions.
+    pub pipeline: Arc<Pipeline>,
     tokens: Vec<Secret>,
     record_bytes_max: usize,
-    registry: Arc<Registry>,
     checks: Vec<ReadyCheck>,
-    draining: AtomicBool,
-    stopped: AtomicBool,
+    /// No two have the same in one process.
+    number: u64,
 }
 
-impl std::fmt::Debug for Gateway {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("draining", &self.draining).finish_non_exhaustive()
-    }
-}
-
-impl Gateway {
+impl Live {
     /// `tokens` empty: no authentication. Frames over `record_bytes_max` are answered with 413.
     pub fn new(
         pipeline: Arc<Pipeline>,
         tokens: Vec<Secret>,
         record_bytes_max: usize,
-        registry: Arc<Registry>,
         checks: Vec<ReadyCheck>,
     ) -> Self {
-        let (draining, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
-        Gateway { pipeline, tokens, record_bytes_max, registry, checks, draining, stopped }
-    }
-
-    /// From now on `/readyz` answers 503.
-    pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Nothing more is written or acked from now on.
-    pub fn set_stopped(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether [`Gateway::set_stopped`] was called.
-    pub fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    fn ingest(&self, request: &Request<'_>, worker: &mut Worker, park: &dyn Park) -> Reply {
-        let rest = request.path.strip_prefix(INGEST_PATH);
-        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            return Reply::Now(Response::text(404, "not found; records go to POST /v1/audit\n"));
-        }
-        if request.method != "POST" {
-            return Reply::Now(Response {
-                header: Some(("Allow", "POST")),
-                ..Response::text(405, "method not allowed; records go to POST /v1/audit\n")
-            });
-        }
-        if !self.authorized(request.authorization) {
-            return Reply::Now(Response {
-                header: Some(("WWW-Authenticate", "Bearer")),
-                ..Response::text(401, "a valid bearer token is needed\n")
-            });
-        }
-        self.take_body(request.body, worker, park)
-    }
-
-    /// Takes the body of `POST /v1/audit` from the owner of the program: no token is asked for.
-    pub fn feed(&self, body: &[u8], worker: &mut Worker, park: &dyn Park) -> Reply {
-        self.take_body(body, worker, park)
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Live { pipeline, tokens, record_bytes_max, checks, number }
     }
 
     fn take_body(&self, body: &[u8], worker: &mut Worker, park: &dyn Park) -> Reply {
         let body = body.trim_ascii();
+        let worker = worker.of(self);
         let single = memchr::memchr(b'\n', body).is_none() || self.pipeline.is_one_record(body, worker);
         let mut parked = false;
         let mut ticket = || {
@@ -139,12 +97,119 @@ impl Gateway {
     }
 
     /// Compares with every token, so that the time does not tell which of them was nearly right.
-    fn authorized(&self, header: Option<&[u8]>) -> bool {
+    fn authorizes(&self, header: Option<&[u8]>) -> bool {
         if self.tokens.is_empty() {
             return true;
         }
         let Some(candidate) = header.and_then(bearer) else { return false };
         self.tokens.iter().fold(false, |ok, token| ok | token.matches(candidate))
+    }
+}
+
+/// Per-thread state: buffers that are used again for every frame, as long as the configuration is the same.
+#[derive(Debug, Default)]
+pub struct Worker {
+    pipeline: pipeline::Worker,
+    /// Of the [`Live`] that it was used with.
+    number: u64,
+}
+
+impl Worker {
+    /// Of a thread that must not block for a log file.
+    pub fn by_lanes() -> Worker {
+        Worker { pipeline: pipeline::Worker::by_lanes(), number: 0 }
+    }
+
+    /// The buffers for this configuration.
+    fn of(&mut self, live: &Live) -> &mut pipeline::Worker {
+        if self.number != live.number {
+            self.pipeline.renew();
+            self.number = live.number;
+        }
+        &mut self.pipeline
+    }
+}
+
+/// The service behind all listeners.
+pub struct Gateway {
+    live: ArcSwap<Live>,
+    registry: Arc<Registry>,
+    draining: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("draining", &self.draining).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Begins with this configuration.
+    pub fn new(live: Live, registry: Arc<Registry>) -> Self {
+        Gateway {
+            live: ArcSwap::from_pointee(live),
+            registry,
+            draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// What is used now.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Uses another configuration from now on. What is being handled goes on with the earlier one, which is returned: when nothing else holds it
+    /// any more ([`Arc::strong_count`] is 1), it is out of use for good.
+    pub fn exchange(&self, live: Live) -> Arc<Live> {
+        self.live.swap(Arc::new(live))
+    }
+
+    /// From now on `/readyz` answers 503.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing more is written or acked from now on.
+    pub fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Gateway::set_stopped`] was called.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn ingest(&self, request: &Request<'_>, worker: &mut Worker, park: &dyn Park) -> Reply {
+        let rest = request.path.strip_prefix(INGEST_PATH);
+        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Reply::Now(Response::text(404, "not found; records go to POST /v1/audit\n"));
+        }
+        if request.method != "POST" {
+            return Reply::Now(Response {
+                header: Some(("Allow", "POST")),
+                ..Response::text(405, "method not allowed; records go to POST /v1/audit\n")
+            });
+        }
+        let live = self.live.load();
+        if !live.authorizes(request.authorization) {
+            return Reply::Now(Response {
+                header: Some(("WWW-Authenticate", "Bearer")),
+                ..Response::text(401, "a valid bearer token is needed\n")
+            });
+        }
+        live.take_body(request.body, worker, park)
+    }
+
+    /// Takes the body of `POST /v1/audit` from the owner of the program: no token is asked for.
+    pub fn feed(&self, body: &[u8], worker: &mut Worker, park: &dyn Park) -> Reply {
+        self.live.load().take_body(body, worker, park)
     }
 
     fn admin(&self, request: &Request<'_>) -> Response {
@@ -180,7 +245,8 @@ impl Gateway {
                 Box::new(move || if draining { Err("shutting down".to_owned()) } else { Ok(()) })
             },
         };
-        for check in std::iter::once(&draining).chain(&self.checks) {
+        let live = self.live.load();
+        for check in std::iter::once(&draining).chain(&live.checks) {
             let result = (check.check)();
             ready &= result.is_ok();
             match result {
@@ -216,7 +282,7 @@ impl Service for Gateway {
 
     fn http_refused(&self, source: Source, status: u16) {
         if source == Source::Http && status == 413 {
-            self.pipeline.refused_oversize(source, 1);
+            self.live.load().pipeline.refused_oversize(source, 1);
         }
     }
 
@@ -227,26 +293,30 @@ impl Service for Gateway {
             park.ticket(204)
         };
         // A stream has no reply: a line that could not be written is counted as refused and said by its log file.
-        self.pipeline.handle_each(source, frames, worker, &mut ticket);
+        let live = self.live.load();
+        live.pipeline.handle_each(source, frames, worker.of(&live), &mut ticket);
         if parked { LineReply::Parked } else { LineReply::Continue }
     }
 
     fn datagrams(&self, frames: &[&[u8]], worker: &mut Worker) {
         // Nobody waits for a datagram: its tasks may wait for room without holding anything back.
         let mut ticket = || Ticket::new(|_| {});
-        self.pipeline.handle_each(Source::Udp, frames, worker, &mut ticket);
+        let live = self.live.load();
+        live.pipeline.handle_each(Source::Udp, frames, worker.of(&live), &mut ticket);
     }
 
     fn bad_frame(&self, source: Source, bad: BadFrame<'_>, worker: &mut Worker) {
-        self.pipeline.bad_frame(source, bad, worker);
+        let live = self.live.load();
+        live.pipeline.bad_frame(source, bad, worker.of(&live));
     }
 
     fn after_events(&self, worker: &mut Worker) {
-        self.pipeline.commit(worker);
+        // The store is the same in every configuration of a process.
+        self.live.load().pipeline.commit(&mut worker.pipeline);
     }
 
     fn after_datagrams(&self, worker: &mut Worker) {
-        self.pipeline.nudge(worker);
+        self.live.load().pipeline.nudge(&mut worker.pipeline);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::record::FieldPlan;
 use crate::rule_group::{GroupRule, RuleGroup};
 use crate::rules::{self, Rule};
 use crate::side_effect::testing::MemoryLedger;
-use crate::side_effect::{Ledger, Refused, SideEffects, SinkSpec, Task};
+use crate::side_effect::{Ledger, Refused, SideEffects, SinkSettings, SinkSpec, Task};
 use crate::sink::{DeliveryError, Sink};
 
 /// What the store holds at most.
@@ -71,11 +71,20 @@ fn bench(ledger: MemoryLedger) -> Bench {
     let mut settings = config::SideEffects { workers: 0, ..config::SideEffects::default() };
     settings.durable.enabled = true;
     let (group, sink) = ("g".into(), Arc::new(NoSink));
-    let spec = SinkSpec { group, sink, destination: "d".into(), rate_per_s: 0.0, digest: None };
+    let spec = SinkSpec {
+        group,
+        sink,
+        destination: "d".into(),
+        rate_per_s: 0.0,
+        digest: None,
+        settings: SinkSettings::Test(0),
+    };
     let effects = SideEffects::start(&settings, vec![spec], Some(&as_dyn), &registry).expect("no threads");
     let pipeline = pipeline(&dir, &effects, &registry).storing(as_dyn, RECORD_BYTES_MAX);
-    let gateway =
-        Arc::new(Gateway::new(Arc::new(pipeline), Vec::new(), 1 << 20, Arc::clone(&registry), Vec::new()));
+    let gateway = Arc::new(Gateway::new(
+        Live::new(Arc::new(pipeline), Vec::new(), 1 << 20, Vec::new()),
+        Arc::clone(&registry),
+    ));
     let (http, tcp) = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).into();
     let at = |listener: &std::net::TcpListener| listener.local_addr().expect("bound");
     let (http_at, tcp_at) = (at(&http), at(&tcp));

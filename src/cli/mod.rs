@@ -7,12 +7,19 @@ mod completions;
 mod io;
 mod matching;
 mod queue;
+mod reload;
+mod replay;
 mod serve;
 mod setup;
+mod socket;
 mod stanza;
 mod status;
+mod tail;
 #[cfg(test)]
 mod tests;
+mod trials;
+#[cfg(test)]
+mod trials_tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -73,7 +80,10 @@ enum Command {
     Serve,
     /// Check configuration and rules; print every problem with its place
     #[command(after_help = check::EXAMPLES)]
-    Check,
+    Check(check::Arguments),
+    /// Run the tests of the configuration: records, the groups that they reach, the messages that these send
+    #[command(after_help = trials::EXAMPLES)]
+    Test(trials::Arguments),
     /// Print the records that match, from files or standard input, like grep
     #[command(after_help = matching::EXAMPLES)]
     Match(matching::Arguments),
@@ -89,6 +99,15 @@ enum Command {
     /// Show what a running server does
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
+    /// Follow what the groups of a running server match
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::Arguments),
+    /// Feed saved records through a running server as if they came from a sender
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::Arguments),
+    /// Have a running server check its configuration and put it to use
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Arguments),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions {
@@ -243,12 +262,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
             diagnostics::init(diagnostics.0, diagnostics.1);
             serve::run(&overrides, io)
         }
-        Command::Check => check::run(&overrides, io),
+        Command::Check(arguments) => check::run(&arguments, &overrides, io),
+        Command::Test(arguments) => trials::run(&arguments, &overrides, io),
         Command::Match(arguments) => matching::run(&arguments, &overrides, io),
         Command::Setup(arguments) => setup::run(&arguments, &overrides, io),
         Command::Bench(arguments) => bench::run(&arguments, io),
         Command::Queue(arguments) => queue::run(&arguments, &overrides, io),
         Command::Status(arguments) => status::run(&arguments, &overrides, io),
+        Command::Tail(arguments) => tail::run(&arguments, &overrides, io),
+        Command::Replay(arguments) => replay::run(&arguments, &overrides, io),
+        Command::Reload(arguments) => reload::run(&arguments, &overrides, io),
         Command::Completions { shell } => completions::run(shell, io),
     }
 }

@@ -11,7 +11,8 @@ Examples:
   Its own settings from the environment, its diagnostics as JSON:
       VAULT_AUDIT_FILTER_LISTEN_ADMIN_ADDRESS=127.0.0.1:9100 vault-audit-filter serve --log-format json
 
-Signals: SIGTERM and SIGINT finish queued work within shutdown.drain_timeout and stop; SIGHUP reopens log files.
+Signals: SIGTERM and SIGINT finish queued work within shutdown.drain_timeout and stop; SIGHUP reopens log files and
+reloads the configuration.
 Exit code: 0 after a stop, 1 when something outside failed, 2 when the configuration is wrong (then nothing was bound).";
 
 /// Runs the server until it is told to stop. With a wrong configuration nothing is bound, opened or written.
@@ -27,7 +28,7 @@ pub(super) fn run(overrides: &Overrides, io: &mut Io<'_>) -> u8 {
     for warning in &checked.loaded.warnings {
         log::warn!("{warning}");
     }
-    match server::run(checked) {
+    match server::run(checked, &|| super::load(overrides)) {
         Ok(()) => OK,
         Err(ServeError::Config(problems)) => {
             say_problems(&problems, io);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::matching::output::printable;
-use super::{FAILED, Io, OK, WRONG, say_problems};
+use super::{FAILED, Io, OK, WRONG, socket};
 use crate::config::Overrides;
 use crate::control::status::Status;
 use crate::control::{Client, ClientError};
@@ -46,21 +46,7 @@ const HOME: &str = "\x1b[H\x1b[J";
 
 /// Prints the status, once or again and again.
 pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let loaded = match super::load(overrides).map(|checked| checked.loaded) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            say_problems(&problems, io);
-            return WRONG;
-        }
-    };
-    let Some(path) = loaded.config.control_path() else {
-        io.say(&format!(
-            "{}: control.socket is not set and async.durable.enabled is false, so the server has no control socket; \
-             set control.socket to a path and restart it",
-            loaded.source()
-        ));
-        return WRONG;
-    };
+    let Some(path) = socket::find(None, overrides, io) else { return WRONG };
     let client = Client::at(&path);
     loop {
         let status: Status = match client.get("/v1/status") {

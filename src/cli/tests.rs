@@ -5,13 +5,13 @@ use std::path::Path;
 
 use super::*;
 
-struct Outcome {
-    code: u8,
-    out: String,
-    err: String,
+pub(super) struct Outcome {
+    pub(super) code: u8,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
-fn run_in(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
+pub(super) fn run_in(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut io = Io {
         input: Box::new(io::empty()),
@@ -43,7 +43,20 @@ fn help_teaches_by_example() {
     let top = run_in(&["--help"], &[]);
     assert_eq!((top.code, top.err.as_str()), (0, ""));
     assert!(top.out.contains("Examples:") && top.out.contains("auditServer"), "{}", top.out);
-    for command in ["serve", "check", "match", "setup", "queue", "status", "bench", "completions"] {
+    for command in [
+        "serve",
+        "check",
+        "test",
+        "match",
+        "setup",
+        "queue",
+        "status",
+        "tail",
+        "replay",
+        "reload",
+        "bench",
+        "completions",
+    ] {
         assert!(top.out.contains(&format!("\n  {command} ")), "{command}");
         let help = run_in(&[command, "--help"], &[]);
         assert_eq!(help.code, 0, "{command}");

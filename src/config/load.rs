@@ -9,7 +9,7 @@ use super::problem::{Origin, Problem, Problems, Report, printable};
 use super::section::Section;
 use super::tree::{self, Node, Value, child_path};
 use super::values::{Content, Given, quoted};
-use super::{Config, RuleText, cases, cross, groups};
+use super::{Config, RuleGroup, RuleText, cases, cross, groups};
 
 /// Name of the configuration file in the home directory.
 const HOME_FILE: &str = ".vault-audit-filter.yaml";
@@ -89,9 +89,13 @@ pub fn load(overrides: &Overrides) -> Result<Loaded, Problems> {
 ///
 /// Everything that is wrong, in the order of the file.
 pub fn load_checked(overrides: &Overrides, checks: Checks<'_>) -> Result<Loaded, Problems> {
+    load_from(overrides, checks, searched(overrides))
+}
+
+/// Where to look when no file is named.
+fn searched(overrides: &Overrides) -> impl Iterator<Item = PathBuf> + use<> {
     let home = overrides.environment.get("HOME").filter(|home| !home.is_empty());
-    let searched = [home.map(|home| Path::new(home).join(HOME_FILE)), Some(SYSTEM_FILE.into())];
-    load_from(overrides, checks, searched.into_iter().flatten())
+    [home.map(|home| Path::new(home).join(HOME_FILE)), Some(SYSTEM_FILE.into())].into_iter().flatten()
 }
 
 /// [`load_checked`] with the places to look in when `--config` and its variable are not given.
@@ -100,6 +104,25 @@ pub(super) fn load_from(
     checks: Checks<'_>,
     searched: impl Iterator<Item = PathBuf>,
 ) -> Result<Loaded, Problems> {
+    let (config, report, path) = read(overrides, checks, searched);
+    if report.problems.is_empty() {
+        Ok(Loaded { config, warnings: report.warnings, path })
+    } else {
+        Err(Problems(report.problems))
+    }
+}
+
+/// Where the control socket is, as far as that can be read from a configuration with which something else is wrong.
+pub fn control_path(overrides: &Overrides) -> Option<PathBuf> {
+    read(overrides, Checks::NONE, searched(overrides)).0.control_path()
+}
+
+/// What can be read, with all that is wrong with it.
+fn read(
+    overrides: &Overrides,
+    checks: Checks<'_>,
+    searched: impl Iterator<Item = PathBuf>,
+) -> (Config, Report, Option<PathBuf>) {
     let mut report = Report::default();
     let named = overrides.config_path.clone().or_else(|| {
         let variable = overrides.environment.get("VAULT_AUDIT_FILTER_CONFIG");
@@ -112,11 +135,7 @@ pub(super) fn load_from(
     let root = text.and_then(|text| tree::parse(&text, &mut report));
     let config = resolve(root.as_ref(), overrides, checks, &mut report);
     report.sort();
-    if report.problems.is_empty() {
-        Ok(Loaded { config, warnings: report.warnings, path })
-    } else {
-        Err(Problems(report.problems))
-    }
+    (config, report, path)
 }
 
 /// The first file that is there, and its text. One that is there and cannot be read is a problem, as is a named one that
@@ -170,9 +189,9 @@ pub(super) fn resolve(
     let mut placed = list("rule_groups").map_or_else(Vec::new, |node| groups::read(node, &context, report));
     let whole = readable && report.problems.len() == before;
     cross::check(&mut draft, &mut placed, whole, &context.files, report);
-    let names: Vec<&str> = placed.iter().map(|placed| placed.group.name.as_str()).collect();
+    let groups: Vec<&RuleGroup> = placed.iter().map(|placed| &placed.group).collect();
     draft.config.tests = list("tests")
-        .map_or_else(Vec::new, |node| cases::read(node, whole.then_some(names.as_slice()), report));
+        .map_or_else(Vec::new, |node| cases::read(node, whole.then_some(groups.as_slice()), report));
     if placed.is_empty() && whole {
         let what = "there are no rule groups";
         let cure = "every record goes to standard output; add `rule_groups:`";

@@ -29,7 +29,7 @@ mod values;
 pub use env::{ENVIRONMENT_ALIASES, ENVIRONMENT_FLAGS, Environment};
 pub(crate) use files::read_bounded;
 pub use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
-pub use load::{Checks, Loaded, Overrides, load, load_checked};
+pub use load::{Checks, Loaded, Overrides, control_path, load, load_checked};
 pub use problem::{Origin, Problem, Problems};
 
 use std::path::{Path, PathBuf};
@@ -315,10 +315,23 @@ pub enum MessageFormat {
 pub struct Test {
     /// Shown in the report.
     pub name: String,
-    /// The record as JSON text.
-    pub record: String,
+    /// Line in the configuration file.
+    pub line: u32,
+    /// What is tried.
+    pub input: TestInput,
     /// Names of the groups that must match, no others.
     pub groups: Vec<String>,
+    /// Messages that groups must send about it: the group's name and the text.
+    pub messages: Vec<(String, String)>,
+}
+
+/// `tests[].record` or `tests[].records_file`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TestInput {
+    /// One record as JSON text.
+    Record(String),
+    /// A file with one record a line, gzip or not. All of them must reach the same groups.
+    File(PathBuf),
 }
 
 /// Name of the control socket in the durable store's directory.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::answer::Answer;
+use super::reload::{Applied, ReloadError};
 use super::selection::{self, Selection};
 use super::status::{self, Listening};
 use super::tasks::{Changed, Filter, FilterError, State, TaskBook, TaskDetail, task_id};
@@ -15,11 +16,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::listener::{Park, Reply, Service as _};
 use crate::metrics::Registry;
-use crate::pipeline::{self, Pipeline};
 use crate::record::DecodeScratch;
 use crate::rules::EvalScratch;
-use crate::service::Gateway;
-use crate::side_effect::SinkQueue;
+use crate::service::{Gateway, Worker};
+use crate::tail::Taps;
 use crate::ticket::{Outcome, Ticket};
 
 /// Tasks in one answer where the request does not say how many.
@@ -35,15 +35,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Parts {
     /// Takes records as the listeners do.
     pub gateway: Arc<Gateway>,
-    /// The running rules.
-    pub pipeline: Arc<Pipeline>,
     /// The counters.
     pub registry: Arc<Registry>,
-    /// All sinks.
-    pub sinks: Vec<Arc<SinkQueue>>,
     /// The durable store, where it is enabled.
     pub tasks: Option<Arc<dyn TaskBook>>,
+    /// Where the running rules show what they match.
+    pub taps: Arc<Taps>,
+    /// Reads the configuration again and puts it to use. Blocks until that is done.
+    pub reload: Reload,
 }
+
+/// See [`Parts::reload`].
+pub type Reload = Box<dyn Fn() -> Result<Applied, ReloadError> + Send + Sync>;
 
 /// The control API of a running server.
 pub struct Api {
@@ -54,7 +57,7 @@ pub struct Api {
 
 /// Buffers of one thread.
 pub(super) struct ApiWorker {
-    ingest: pipeline::Worker,
+    ingest: Worker,
     decode: DecodeScratch,
     eval: EvalScratch,
 }
@@ -68,7 +71,7 @@ pub(super) struct ApiRequest<'a> {
     pub(super) body: &'a [u8],
 }
 
-const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, GET /v1/pending[/ID], POST /v1/pending/drop, \
+const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, POST /v1/reload, GET /v1/tail, GET /v1/pending[/ID], POST /v1/pending/drop, \
      GET /v1/dead-letters[/ID], POST /v1/dead-letters/replay, POST /v1/dead-letters/drop and POST /v1/set-aside";
 
 impl Api {
@@ -77,9 +80,17 @@ impl Api {
         Api { parts, listeners: status::listeners(config), started: clock::now() }
     }
 
+    pub(super) fn taps(&self) -> &Arc<Taps> {
+        &self.parts.taps
+    }
+
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.parts.gateway
+    }
+
     pub(super) fn worker(&self) -> ApiWorker {
         // A log file that hangs must not cost the operator one of these few threads.
-        let ingest = pipeline::Worker::by_lanes();
+        let ingest = Worker::by_lanes();
         ApiWorker { ingest, decode: DecodeScratch::default(), eval: EvalScratch::default() }
     }
 
@@ -92,9 +103,10 @@ impl Api {
             ("GET", "status") => Answer::json(&status::status(&self.parts, &self.listeners, self.started)),
             ("POST", "match") => self.explain(request.body, worker),
             ("POST", "audit") => self.feed(request.body, worker),
-            (_, "status") => not_allowed("GET"),
+            ("POST", "reload") => self.reload(),
+            (_, "status" | "tail") => not_allowed("GET"),
             ("POST", "set-aside") => self.set_aside(),
-            (_, "match" | "audit" | "set-aside") => not_allowed("POST"),
+            (_, "match" | "audit" | "set-aside" | "reload") => not_allowed("POST"),
             _ => match route.split_once('/').unwrap_or((route, "")) {
                 ("pending", rest) => self.tasks(State::Pending, rest, request),
                 ("dead-letters", rest) => self.tasks(State::Dead, rest, request),
@@ -105,7 +117,9 @@ impl Api {
 
     /// What the running rules make of a record; nothing is done with it.
     fn explain(&self, body: &[u8], worker: &mut ApiWorker) -> Answer {
-        let pipeline = &self.parts.pipeline;
+        let pipeline = &self.parts.gateway.live().pipeline;
+        // Another configuration than the last time may read other fields.
+        (worker.decode, worker.eval) = Default::default();
         let record = match pipeline.decoder().decode(body.trim_ascii(), &mut worker.decode) {
             Ok(record) => record,
             Err(error) => {
@@ -158,6 +172,14 @@ impl Api {
                     if clock::now() < deadline && !self.parts.gateway.is_stopped() => {}
                 other => return other,
             }
+        }
+    }
+
+    /// Puts the configuration to use that is in the file now, or says what is wrong with it.
+    fn reload(&self) -> Answer {
+        match (self.parts.reload)() {
+            Ok(applied) => Answer::json(&applied),
+            Err(error) => error.answer(),
         }
     }
 

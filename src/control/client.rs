@@ -9,10 +9,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::tail::BUFFER_BYTES_MAX;
+
 /// Status line and headers of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Body of an answer, in bytes: a task with the largest record that the store takes.
 const BODY_BYTES_MAX: usize = 512 << 20;
+/// One line of an answer without an end: the largest record that is shown, and what stands around it.
+const LINE_BYTES_MAX: usize = BUFFER_BYTES_MAX + (64 << 10);
 /// Wait for the next bytes of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Wait for the server to take a piece of the request.
@@ -41,6 +45,8 @@ pub(crate) enum ClientError {
         what: String,
         /// What to do instead.
         cure: String,
+        /// Everything that is wrong, where it is more than one thing.
+        problems: Vec<String>,
     },
 }
 
@@ -64,6 +70,8 @@ struct ErrorBody {
 struct ErrorText {
     what: String,
     cure: String,
+    #[serde(default)]
+    problems: Vec<String>,
 }
 
 /// An answer as it came.
@@ -100,6 +108,29 @@ impl Client {
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|e| ClientError::Failed(e.to_string()))?;
         self.ask("POST", target, &body)
+    }
+
+    /// POSTs bytes; the answer is 204.
+    pub(crate) fn post_bytes(&self, target: &str, body: &[u8]) -> Result<(), ClientError> {
+        let received = self.exchange("POST", target, body)?;
+        if received.status >= 300 { Err(refused(&received)) } else { Ok(()) }
+    }
+
+    /// GETs an answer without an end, line by line.
+    pub(crate) fn follow(&self, target: &str) -> Result<Lines, ClientError> {
+        let failed = |e: io::Error| ClientError::Failed(format!("the server at {:?}: {e}", self.path));
+        let mut stream = self.connect()?;
+        stream.set_read_timeout(Some(READ_TIMEOUT)).map_err(failed)?;
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).map_err(failed)?;
+        let mut buffer = Vec::new();
+        let head = read_head(&mut stream, &mut buffer).map_err(failed)?;
+        if head.status >= 300 {
+            let body = read_body(&mut stream, buffer, &head, BODY_BYTES_MAX).map_err(failed)?;
+            return Err(refused(&Received { status: head.status, body }));
+        }
+        stream.set_read_timeout(None).map_err(failed)?;
+        Ok(Lines { stream, buffer, seen: 0 })
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, target: &str, body: &[u8]) -> Result<T, ClientError> {
@@ -151,22 +182,30 @@ impl Client {
 
 fn refused(received: &Received) -> ClientError {
     let told = serde_json::from_slice::<ErrorBody>(&received.body).map(|body| body.error);
-    let (what, cure) = told.map_or_else(
-        |_| {
-            let what = format!("the server answers with status {}", received.status);
-            (what, "see its diagnostics".to_owned())
-        },
-        |error| (error.what, error.cure),
-    );
-    ClientError::Refused { status: received.status, what, cure }
+    let ErrorText { what, cure, problems } = told.unwrap_or_else(|_| ErrorText {
+        what: format!("the server answers with status {}", received.status),
+        cure: "see its diagnostics".to_owned(),
+        problems: Vec::new(),
+    });
+    ClientError::Refused { status: received.status, what, cure, problems }
 }
 
 /// Reads one answer with a `Content-Length`; interim answers (1xx) are skipped.
 fn read_answer(reader: &mut impl Read, body_bytes_max: usize) -> io::Result<Received> {
-    let bad = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
     let mut buffer = Vec::new();
+    let head = read_head(reader, &mut buffer)?;
+    let body = read_body(reader, buffer, &head, body_bytes_max)?;
+    Ok(Received { status: head.status, body })
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what.to_owned())
+}
+
+/// Reads the head of an answer; what came behind it is in `buffer`.
+fn read_head(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<AnswerHead> {
     loop {
-        let Some(head) = parse_head(&buffer).map_err(bad)? else {
+        let Some(head) = parse_head(buffer).map_err(bad)? else {
             if buffer.len() > HEAD_BYTES_MAX {
                 return Err(bad("the head of the answer is too long"));
             }
@@ -179,25 +218,66 @@ fn read_answer(reader: &mut impl Read, body_bytes_max: usize) -> io::Result<Rece
             continue;
         };
         buffer.drain(..head.bytes);
-        if head.status < 200 {
-            continue;
+        if head.status >= 200 {
+            return Ok(head);
         }
-        let length = if head.status == 204 {
-            0
-        } else {
-            head.length.ok_or_else(|| bad("an answer without length"))?
-        };
-        if length > body_bytes_max {
-            return Err(bad("the answer is too long"));
+    }
+}
+
+/// Reads the body that belongs to `head`, whose beginning is in `buffer`.
+fn read_body(
+    reader: &mut impl Read,
+    mut buffer: Vec<u8>,
+    head: &AnswerHead,
+    body_bytes_max: usize,
+) -> io::Result<Vec<u8>> {
+    let length =
+        if head.status == 204 { 0 } else { head.length.ok_or_else(|| bad("an answer without length"))? };
+    if length > body_bytes_max {
+        return Err(bad("the answer is too long"));
+    }
+    buffer.truncate(length);
+    let rest = (length - buffer.len()) as u64;
+    #[allow(clippy::disallowed_methods, reason = "reads through a limit")]
+    reader.by_ref().take(rest).read_to_end(&mut buffer)?;
+    if buffer.len() < length {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the answer ends in its body"));
+    }
+    Ok(buffer)
+}
+
+/// Lines of an answer without an end.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    /// So much of `buffer` holds no line end.
+    seen: usize,
+}
+
+impl Lines {
+    /// The next line, without its end; `None`: the server has closed. Blocks.
+    ///
+    /// # Errors
+    /// A line longer than any that the server sends, or what reading gives.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', self.buffer.get(self.seen..).unwrap_or_default()) {
+                let mut line: Vec<u8> = self.buffer.drain(..=self.seen + at).collect();
+                line.pop();
+                self.seen = 0;
+                return Ok(Some(line));
+            }
+            self.seen = self.buffer.len();
+            if self.seen > LINE_BYTES_MAX {
+                return Err(bad("a line is too long"));
+            }
+            let mut chunk = [0; 16 << 10];
+            match read_some(&mut self.stream, &mut chunk)? {
+                0 => return Ok(None),
+                n => self.buffer.extend_from_slice(&chunk[..n]),
+            }
         }
-        buffer.truncate(length);
-        let rest = (length - buffer.len()) as u64;
-        #[allow(clippy::disallowed_methods, reason = "reads through a limit")]
-        reader.by_ref().take(rest).read_to_end(&mut buffer)?;
-        if buffer.len() < length {
-            return Err(io::Error::new(ErrorKind::UnexpectedEof, "the answer ends in its body"));
-        }
-        return Ok(Received { status: head.status, body: buffer });
     }
 }
 

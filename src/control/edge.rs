@@ -14,6 +14,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::answer::Answer;
+use super::tail;
 use crate::clock;
 use crate::framing::http::{HttpLimits, RequestFramer, Step, gunzip};
 
@@ -57,7 +58,8 @@ pub(super) struct Edge {
     listener: UnixListener,
     /// Readable (at its end) when it is time to stop.
     stop: UnixStream,
-    out: Sender<Whole>,
+    /// To the relays, and to the thread of the followers.
+    out: [Sender<Whole>; 2],
     limits: HttpLimits,
     /// All requests that are coming in, together.
     buffered_bytes_max: usize,
@@ -70,7 +72,7 @@ impl Edge {
     pub(super) fn new(
         listener: UnixListener,
         stop: UnixStream,
-        out: Sender<Whole>,
+        out: [Sender<Whole>; 2],
         body_bytes_max: usize,
     ) -> io::Result<Edge> {
         listener.set_nonblocking(true)?;
@@ -170,7 +172,7 @@ impl Edge {
             Progress::Whole(bytes) => {
                 let stream = self.sending.remove(index).stream;
                 if let Err(TrySendError::Full(whole) | TrySendError::Disconnected(whole)) =
-                    self.out.try_send(Whole { stream, bytes })
+                    self.out[usize::from(tail::is_wanted(&bytes))].try_send(Whole { stream, bytes })
                 {
                     let busy =
                         Answer::error(503, "too many requests wait for an answer", "try again in a moment");

@@ -5,6 +5,7 @@
 //!  client ──▶ socket (0600) ──▶ edge ──whole requests──▶ relay ──▶ tiny_http ──▶ worker ──▶ api ─┬▶ status, explain
 //!                                                                                               ├▶ Gateway (records fed in)
 //!  client ──────▶ cli::queue, cli::status (client.rs)                                           └▶ TaskBook (the durable store)
+//!                              └──GET /v1/tail──▶ tail: one thread for all followers
 //! ```
 
 mod answer;
@@ -13,9 +14,11 @@ mod back;
 mod book;
 mod client;
 mod edge;
+pub mod reload;
 mod selection;
 mod socket;
 pub mod status;
+mod tail;
 pub mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -31,12 +34,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-pub use api::{Api, PAGE_TASKS_MAX, Parts};
+pub use api::{Api, PAGE_TASKS_MAX, Parts, Reload};
 pub(crate) use book::ClosedBook;
 pub use book::OpenBook;
 pub(crate) use client::{Client, ClientError};
 pub use selection::Selection;
+pub(crate) use selection::encode;
 
+use crate::tail::FOLLOWERS_MAX;
 use crate::{clock, threads};
 use back::{Back, POOL_THREADS};
 use edge::{CONNECTIONS_MAX, Edge, Whole};
@@ -52,6 +57,7 @@ pub struct Control {
     stop: Option<UnixStream>,
     edge: Option<JoinHandle<()>>,
     relays: Vec<JoinHandle<()>>,
+    tail: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
     back: Option<Arc<Back>>,
 }
@@ -81,17 +87,19 @@ impl Control {
         let back = Arc::new(Back::start(place.private().to_owned(), body_bytes_max)?);
         let (stop, stopped) = UnixStream::pair()?;
         let (out, whole) = bounded(CONNECTIONS_MAX);
-        let edge = Edge::new(listener, stopped, out, body_bytes_max)?;
+        let (followers, following) = bounded(FOLLOWERS_MAX);
+        let edge = Edge::new(listener, stopped, [out, followers], body_bytes_max)?;
         let mut control = Control {
             place: Some(place),
             stop: Some(stop),
             edge: None,
             relays: Vec::new(),
+            tail: None,
             workers: Vec::new(),
             back: Some(Arc::clone(&back)),
         };
         // The edge goes in by value: where this fails it is gone before the relays are waited for.
-        control.start_threads(edge, &whole, &back, &api)?;
+        control.start_threads(edge, &whole, following, &back, &api)?;
         Ok(control)
     }
 
@@ -99,6 +107,7 @@ impl Control {
         &mut self,
         edge: Edge,
         whole: &Receiver<Whole>,
+        following: Receiver<Whole>,
         back: &Arc<Back>,
         api: &Arc<Api>,
     ) -> io::Result<()> {
@@ -108,6 +117,9 @@ impl Control {
             let (back, whole) = (Arc::clone(back), whole.clone());
             self.relays.push(threads::spawn(&format!("control-relay-{n}"), move || back.relay(n, &whole))?);
         }
+        let theirs = Arc::clone(api);
+        let tail = move || tail::run(theirs.taps(), theirs.gateway(), &following);
+        self.tail = Some(threads::spawn("control-tail", tail)?);
         self.edge = Some(threads::spawn("control-edge", move || edge.run())?);
         Ok(())
     }
@@ -125,6 +137,8 @@ impl Drop for Control {
         drop(self.stop.take());
         let mut panicked =
             self.edge.take().map(JoinHandle::join).iter().filter(|joined| joined.is_err()).count();
+        // Without the edge it has nobody to wait for.
+        panicked += self.tail.take().map(JoinHandle::join).iter().filter(|joined| joined.is_err()).count();
         let back = self.back.take();
         let cut_off = |overdue: bool| {
             if let Some(back) = back.as_ref().filter(|_| overdue) {

@@ -112,6 +112,8 @@ pub(super) fn listeners(config: &Config) -> Vec<Listening> {
 /// The numbers now. Takes the registry's lock for each listener and sink.
 pub(super) fn status(parts: &Parts, listeners: &[Listening], started: Instant) -> Status {
     let registry = &*parts.registry;
+    let live = parts.gateway.live();
+    let sinks = live.pipeline.groups().iter().flat_map(|group| &group.sinks);
     let outcome = |label| count(registry, &metrics::RECORDS, label);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -123,8 +125,8 @@ pub(super) fn status(parts: &Parts, listeners: &[Listening], started: Instant) -
             refused: outcome("refused"),
         },
         listeners: listeners.iter().map(|listening| listener_status(listening, registry)).collect(),
-        groups: parts.pipeline.groups().iter().map(group_status).collect(),
-        sinks: parts.sinks.iter().map(|sink| sink_status(sink, registry)).collect(),
+        groups: live.pipeline.groups().iter().map(group_status).collect(),
+        sinks: sinks.map(|sink| sink_status(sink, registry)).collect(),
         store: parts.tasks.as_ref().map(|book| book.condition()),
     }
 }

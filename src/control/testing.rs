@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::api::{Api, Parts};
+use super::reload::ReloadError;
 use super::tasks::{Changed, Condition, Filter, Page, State, TaskBook, TaskLine, time_text};
 use crate::config::{self, Config};
 use crate::log_file::{LogFiles, Quarantine};
@@ -17,7 +18,7 @@ use crate::pipeline::Pipeline;
 use crate::record::FieldPlan;
 use crate::rule_group::{GroupRule, RuleGroup};
 use crate::rules::{Limits, Rule};
-use crate::service::Gateway;
+use crate::service::{Gateway, Live};
 use crate::side_effect::TaskId;
 
 /// A directory of one's own, removed with everything in it.
@@ -187,10 +188,16 @@ pub(crate) fn api(dir: &Path, tasks: Option<Arc<dyn TaskBook>>) -> Api {
     let quarantine = config::LogFile::at(dir.join("quarantine.log"));
     let quarantine = Quarantine::new(LogFiles::new().open(&quarantine, &registry).expect("a log file"));
     let pipeline = Pipeline::new(plan.build(), groups, Some(1), quarantine, &registry).expect("a pipeline");
-    let pipeline = Arc::new(pipeline);
-    let gateway = Gateway::new(Arc::clone(&pipeline), Vec::new(), 1 << 20, Arc::clone(&registry), Vec::new());
+    let live = Live::new(Arc::new(pipeline), Vec::new(), 1 << 20, Vec::new());
+    let gateway = Gateway::new(live, Arc::clone(&registry));
     Api::new(
         &Config::default(),
-        Parts { gateway: Arc::new(gateway), pipeline, registry, sinks: Vec::new(), tasks },
+        Parts {
+            gateway: Arc::new(gateway),
+            registry,
+            tasks,
+            taps: Default::default(),
+            reload: Box::new(|| Err(ReloadError::Busy)),
+        },
     )
 }

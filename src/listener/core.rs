@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
@@ -97,7 +98,8 @@ pub(super) struct Core {
     pub listeners: Vec<ListenerState>,
     /// The events of each thread.
     pub taken: Vec<Taken>,
-    pub bounds: Bounds,
+    /// A reload may exchange them.
+    bounds: ArcSwap<Bounds>,
     buffered_bytes: AtomicUsize,
     buffered_gauge: Arc<Gauge>,
     /// The beginning of the pool's milliseconds.
@@ -125,7 +127,7 @@ impl Core {
             slots: Slots::new(connections_max),
             listeners,
             taken: std::iter::repeat_with(Taken::default).take(threads).collect(),
-            bounds,
+            bounds: ArcSwap::from_pointee(bounds),
             buffered_bytes: AtomicUsize::new(0),
             buffered_gauge,
             epoch: clock::now(),
@@ -154,9 +156,19 @@ impl Core {
         self.stage.fetch_max(stage as u8, Ordering::SeqCst);
     }
 
+    /// The limits now.
+    pub(super) fn bounds(&self) -> Guard<Arc<Bounds>> {
+        self.bounds.load()
+    }
+
+    /// Other limits from now on; what is under way goes on with them, too.
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
+    }
+
     /// Whether `more` bytes may be buffered on top of what is.
     pub(super) fn has_room(&self, more: usize) -> bool {
-        self.buffered_bytes.load(Ordering::Relaxed).saturating_add(more) <= self.bounds.buffered_bytes_max
+        self.buffered_bytes.load(Ordering::Relaxed).saturating_add(more) <= self.bounds().buffered_bytes_max
     }
 
     /// Brings the budget up to date with what `conn` holds.

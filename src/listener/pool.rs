@@ -133,9 +133,7 @@ impl<S: Service> Pool<S> {
         registry: &Registry,
     ) -> io::Result<Pool<S>> {
         warn_of_file_limit(options.limits.connections_max);
-        let buffered = options
-            .buffered_bytes_max
-            .unwrap_or_else(|| options.limits.record_bytes_max.saturating_mul(4).max(BUFFERED_BYTES_MIN));
+        let buffered = options.buffered_bytes_max.unwrap_or_else(|| buffered_bytes_max(&options.limits));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE_TOKEN))?;
@@ -182,6 +180,11 @@ impl<S: Service> Pool<S> {
         self.threads.get_mut().push(thread);
         self.heartbeats.push(heartbeat);
         Ok(())
+    }
+
+    /// Other limits from now on, for open connections too. The number of connections stays.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.core.set_bounds(Bounds::new(limits, buffered_bytes_max(limits)));
     }
 
     /// A sign of life of each thread, for the watchdog.
@@ -339,6 +342,10 @@ fn survive(step: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(step)) {
         log::error!("a listener thread panicked and goes on: {}", panic_text(&*panic));
     }
+}
+
+fn buffered_bytes_max(limits: &Limits) -> usize {
+    limits.record_bytes_max.saturating_mul(4).max(BUFFERED_BYTES_MIN)
 }
 
 fn warn_of_file_limit(connections_max: usize) {

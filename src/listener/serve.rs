@@ -107,7 +107,7 @@ impl<S: Service> Hands<S> {
                 Ok(Some(0)) | Err(_) => return Err(CloseReason::Peer),
                 Ok(Some(n)) => conn.lingered_bytes += n,
             }
-            if conn.lingered_bytes > core.bounds.linger_bytes_max {
+            if conn.lingered_bytes > core.bounds().linger_bytes_max {
                 return Err(CloseReason::Peer);
             }
         }

@@ -59,7 +59,7 @@ impl<S: Service> Hands<S> {
                 self.serve_in_place(core, slot, id, conn, n)?
             } else {
                 let cap_max = match &conn.protocol {
-                    Protocol::Http(framer) => framer.input_bytes_max(&core.bounds.http),
+                    Protocol::Http(framer) => framer.input_bytes_max(&core.bounds().http),
                     Protocol::Lines(_) => 0,
                 };
                 framing::append(&mut conn.input, &self.scratch[..n], cap_max);
@@ -128,7 +128,7 @@ impl<S: Service> Hands<S> {
                 return Ok((used, None));
             }
             let Protocol::Http(framer) = &mut conn.protocol else { return Err(CloseReason::Peer) };
-            match framer.advance(&input[used..], &core.bounds.http) {
+            match framer.advance(&input[used..], &core.bounds().http) {
                 Err(refusal) => {
                     let next = self.refuse(core, conn, refusal);
                     return Ok((input.len(), next));
@@ -160,7 +160,7 @@ impl<S: Service> Hands<S> {
         let Protocol::Http(framer) = &mut conn.protocol else { return Err(CloseReason::Peer) };
         let first = conn.charged_bytes == 0;
         let wanted = if first && framer.head().is_some() {
-            framer.input_bytes_max(&core.bounds.http)
+            framer.input_bytes_max(&core.bounds().http)
         } else {
             (kept + framer.heap_bytes()).saturating_sub(conn.charged_bytes)
         };
@@ -191,7 +191,7 @@ impl<S: Service> Hands<S> {
         let mut decoded = std::mem::take(&mut self.decoded);
         let mut body = parts.body;
         if head.gzip && !body.is_empty() {
-            if let Err(refusal) = gunzip(body, core.bounds.http.body_bytes_max, &mut decoded) {
+            if let Err(refusal) = gunzip(body, core.bounds().http.body_bytes_max, &mut decoded) {
                 return Ok(self.refuse(core, conn, refusal));
             }
             body = &decoded;

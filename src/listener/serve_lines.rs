@@ -65,7 +65,7 @@ impl<S: Service> Hands<S> {
         let Protocol::Lines(framer) = &mut conn.protocol else { return input.len() };
         let mut parked = false;
         let mut fresh = false;
-        let used = framer.feed(input, &core.bounds.lines, |piece| {
+        let used = framer.feed(input, &core.bounds().lines, |piece| {
             fresh = true;
             match piece {
                 Piece::Oversize(head) => {

@@ -35,7 +35,7 @@ impl Core {
     /// How long until deadlines are looked at again.
     fn sweep_interval_ms(&self) -> u64 {
         let resting = self.listeners.iter().any(|l| l.resume_at_ms.load(Ordering::Relaxed) != 0);
-        if resting { RESTING_SWEEP_MS } else { self.bounds.sweep_interval_ms() }
+        if resting { RESTING_SWEEP_MS } else { self.bounds().sweep_interval_ms() }
     }
 
     /// How long a thread may sleep.
@@ -57,11 +57,11 @@ impl Core {
     fn overdue(&self, phase: Phase, age_ms: u64) -> Option<CloseReason> {
         let (limit_ms, reason) = match phase {
             Phase::Free | Phase::Quiet | Phase::Parked => return None,
-            Phase::Idle => (self.bounds.idle_ms, CloseReason::IdleTimeout),
-            Phase::Head => (self.bounds.head_ms, CloseReason::HeadTimeout),
-            Phase::Body => (self.bounds.body_ms, CloseReason::BodyTimeout),
-            Phase::Line | Phase::Paused => (self.bounds.body_ms, CloseReason::LineTimeout),
-            Phase::Write => (self.bounds.write_ms, CloseReason::WriteTimeout),
+            Phase::Idle => (self.bounds().idle_ms, CloseReason::IdleTimeout),
+            Phase::Head => (self.bounds().head_ms, CloseReason::HeadTimeout),
+            Phase::Body => (self.bounds().body_ms, CloseReason::BodyTimeout),
+            Phase::Line | Phase::Paused => (self.bounds().body_ms, CloseReason::LineTimeout),
+            Phase::Write => (self.bounds().write_ms, CloseReason::WriteTimeout),
             Phase::Linger => (LINGER_MS, CloseReason::Peer),
         };
         (age_ms >= limit_ms).then_some(reason)

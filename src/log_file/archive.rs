@@ -30,7 +30,7 @@ const SLICE_BYTES: usize = 64 << 10;
 /// # Errors
 /// The first error; the other files have been seen to all the same.
 pub(super) fn tend(file: &LogFile, wall: SystemTime, stop: &AtomicBool) -> io::Result<bool> {
-    if !file.options.archives() {
+    if !file.options().archives() {
         return Ok(false);
     }
     let dir = file.names.dir();
@@ -44,7 +44,7 @@ pub(super) fn tend(file: &LogFile, wall: SystemTime, stop: &AtomicBool) -> io::R
     let backups = present.into_iter().filter_map(|n| Some((file.names.parse_backup(&n)?, n))).collect();
     let now_ms =
         wall.duration_since(UNIX_EPOCH).ok().and_then(|d| i64::try_from(d.as_millis()).ok()).unwrap_or(0);
-    let plan = plan(backups, now_ms, &file.options);
+    let plan = plan(backups, now_ms, &file.options());
     let mut left = false;
     for (name, removed) in
         plan.remove.iter().map(|n| (n, true)).chain(plan.compress.iter().map(|n| (n, false)))

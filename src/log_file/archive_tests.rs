@@ -52,7 +52,7 @@ fn plans_are_lumberjacks() {
 
 fn open(dir: &TempDir, options: Options) -> (LogFiles, Arc<LogFile>) {
     let files = LogFiles::new();
-    let file = files.open_with(&dir.path("a.log"), options, &Registry::new()).expect("open");
+    let file = files.open_with(&dir.path("a.log"), options, false, &Registry::new()).expect("open");
     (files, file)
 }
 

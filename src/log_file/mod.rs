@@ -97,7 +97,7 @@ impl LogTarget {
 
     /// Whether each append ends with a sync.
     pub fn syncs_always(&self) -> bool {
-        matches!(self, LogTarget::File(file) if file.options.sync == config::SyncPolicy::Always)
+        matches!(self, LogTarget::File(file) if file.options().sync == config::SyncPolicy::Always)
     }
 
     /// Whether the last append succeeded (true before the first one). Does not block.
@@ -153,13 +153,26 @@ impl LogFiles {
     /// The file cannot be opened for appending, or is open already with other options; nothing has changed then, but for
     /// directories, and an empty file where there was none.
     pub fn open(&self, config: &config::LogFile, metrics: &Registry) -> Result<Arc<LogFile>, OpenError> {
-        self.open_with(&config.file_path, Options::from(config), metrics)
+        self.open_with(&config.file_path, Options::from(config), false, metrics)
+    }
+
+    /// The same for a reload: a file that is open already is given whatever its options are, until [`LogFile::reconfigure`] changes them.
+    ///
+    /// # Errors
+    /// The file cannot be opened for appending.
+    pub fn open_or_share(
+        &self,
+        config: &config::LogFile,
+        metrics: &Registry,
+    ) -> Result<Arc<LogFile>, OpenError> {
+        self.open_with(&config.file_path, Options::from(config), true, metrics)
     }
 
     fn open_with(
         &self,
         path: &Path,
         options: Options,
+        or_other: bool,
         metrics: &Registry,
     ) -> Result<Arc<LogFile>, OpenError> {
         let failed = |source| OpenError::Io { path: path.to_owned(), source };
@@ -169,7 +182,7 @@ impl LogFiles {
         let mut files = self.shared.files.lock();
         let same = |f: &&Arc<LogFile>| f.names == names || f.live.contains(id);
         if let Some(open) = files.iter().find(same) {
-            return share(open, path, &names, options);
+            return share(open, path, &names, (!or_other).then_some(options));
         }
         recover::recover(&names, clock::wall()).map_err(failed)?;
         let label = path.display().to_string();
@@ -210,18 +223,29 @@ fn locate(path: &Path) -> io::Result<(PathBuf, FileId)> {
     Ok((path.canonicalize()?, FileId::of(&meta)))
 }
 
+/// Whether two groups want different things of one file, whose names in the configuration may differ.
+pub fn conflict(file: &config::LogFile, other: &config::LogFile) -> Option<OpenError> {
+    let (wanted, has) = (Options::from(file), Options::from(other));
+    (wanted != has).then(|| OpenError::Conflict {
+        path: file.file_path.clone(),
+        other: other.file_path.clone(),
+        wanted: wanted.to_string(),
+        has: has.to_string(),
+    })
+}
+
 fn share(
     open: &Arc<LogFile>,
     path: &Path,
     names: &Names,
-    options: Options,
+    wanted: Option<Options>,
 ) -> Result<Arc<LogFile>, OpenError> {
-    if open.options != options {
+    if wanted.is_some_and(|options| options != open.options()) {
         return Err(OpenError::Conflict {
             path: path.to_owned(),
             other: PathBuf::from(open.path()),
-            wanted: format!("{options}"),
-            has: format!("{}", open.options),
+            wanted: wanted.map(|options| options.to_string()).unwrap_or_default(),
+            has: format!("{}", open.options()),
         });
     }
     if open.names != *names {

@@ -235,7 +235,7 @@ impl Tended {
             let done = self.settle(&mut leaving, wall);
             if done.is_err() {
                 self.leaving.push(leaving);
-            } else if self.file.options.archives() {
+            } else if self.file.options().archives() {
                 self.file.archive_due.store(true, Ordering::Release);
             }
             self.note(done, now);
@@ -310,7 +310,7 @@ impl Tended {
                 Err(e) => return Err(fs::doing(&e, "make the next file", &path)),
             }
         };
-        if self.file.options.sync == SyncPolicy::Always {
+        if self.file.options().sync == SyncPolicy::Always {
             fs::sync_dir(names.dir()).map_err(|e| fs::doing(&e, "sync the directory", names.dir()))?;
         }
         let last = self.spares.back().map_or(&self.named, |s| &s.generation);
@@ -365,7 +365,7 @@ impl Tended {
         if fs::look_through(&path)?.is_some_and(|meta| FileId::of(&meta) == self.named.id()) {
             return Ok(());
         }
-        let fresh = Arc::new(open_current(&self.file.names, self.file.options, &self.file.live)?);
+        let fresh = Arc::new(open_current(&self.file.names, self.file.options(), &self.file.live)?);
         let before = self.file.current.compare_and_swap(&self.named, Arc::clone(&fresh));
         if Arc::ptr_eq(&before, &self.named) {
             self.follow(fresh);
@@ -424,7 +424,7 @@ fn cut_fragments(file: &LogFile, generation: &Generation, at: Option<&Path>) -> 
     let done = repair::cut(&in_place, fragments)?;
     generation.fragments.lock().clear();
     generation.size.store(done.len, Ordering::Release);
-    if file.options.sync == SyncPolicy::Always {
+    if file.options().sync == SyncPolicy::Always {
         in_place.sync_data()?;
     }
     if done.removed_bytes > 0 {

@@ -68,7 +68,7 @@ pub(crate) fn hanging_file(path: &std::path::Path, metrics: &Registry) -> (Arc<L
 }
 
 /// Options with a size in bytes and everything else off.
-pub(crate) fn options(bytes_max: u64) -> Options {
+pub(in crate::log_file) fn options(bytes_max: u64) -> Options {
     Options { bytes_max, backups_max: 0, age_days_max: 0, compress: false, sync: SyncPolicy::Never }
 }
 

@@ -33,7 +33,7 @@ fn config(path: &Path, max_size: u64) -> config::LogFile {
 }
 
 fn open(files: &LogFiles, path: &Path, options: Options) -> Arc<LogFile> {
-    files.open_with(path, options, &Registry::new()).expect("open")
+    files.open_with(path, options, false, &Registry::new()).expect("open")
 }
 
 /// A record of `bytes` bytes that says who wrote it.

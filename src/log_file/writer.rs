@@ -64,7 +64,8 @@ impl Options {
 #[derive(Debug)]
 pub struct LogFile {
     pub(super) names: Names,
-    pub(super) options: Options,
+    /// A reload may change them.
+    options: ArcSwap<Options>,
     /// The path as people know it.
     pub(super) label: String,
     pub(super) current: ArcSwap<Generation>,
@@ -119,10 +120,25 @@ impl LogFile {
             write_errors: metrics.counter(&metrics::LOG_WRITE_ERRORS, &[&label]),
             syncs: metrics.counter(&metrics::LOG_SYNCS, &[&label]),
             names,
-            options,
+            options: ArcSwap::from_pointee(options),
             label,
             keeper,
         })
+    }
+
+    pub(super) fn options(&self) -> Options {
+        **self.options.load()
+    }
+
+    /// From now on the keys of `config` govern the file, but for its path: a smaller size counts from the next append on, retention and
+    /// compression at the keeper's next look. Does not block.
+    pub fn reconfigure(&self, config: &config::LogFile) {
+        let options = Options::from(config);
+        if options != self.options() {
+            self.options.store(Arc::new(options));
+            self.archive_due.store(options.archives(), Ordering::Release);
+            self.wake_keeper();
+        }
     }
 
     /// The path as configured.
@@ -220,7 +236,7 @@ impl LogFile {
         let mut start = current.size.load(Ordering::Acquire);
         loop {
             let room =
-                if spent && start > 0 { None } else { Room::within(self.options.bytes_max, start, lines) };
+                if spent && start > 0 { None } else { Room::within(self.options().bytes_max, start, lines) };
             let Some(room) = room else { return self.rotate(current, lines) };
             match current.size.compare_exchange_weak(
                 start,
@@ -256,7 +272,7 @@ impl LogFile {
 
     /// Size at which the keeper makes a spare; 0: there is one from the start.
     pub(super) fn spare_at(&self) -> u64 {
-        let max = self.options.bytes_max;
+        let max = self.options().bytes_max;
         if max <= EARLY_SPARE_BYTES { 0 } else { max / 2 }
     }
 
@@ -323,7 +339,7 @@ impl LogFile {
     }
 
     fn open_anew(&self, instead_of: &Guard<Arc<Generation>>) -> io::Result<()> {
-        let fresh = open_current(&self.names, self.options, &self.live)?;
+        let fresh = open_current(&self.names, self.options(), &self.live)?;
         let _ = self.current.compare_and_swap(instead_of, Arc::new(fresh));
         self.wake_keeper();
         Ok(())
@@ -332,7 +348,7 @@ impl LogFile {
     /// Whoever brings many records in one append has them share one sync. After a failed sync the kernel may have dropped the pages, so
     /// the file takes no more and is rotated out.
     fn make_durable(&self, current: &Generation, description: &Description<'_>) -> io::Result<()> {
-        match self.options.sync {
+        match self.options().sync {
             SyncPolicy::Never => Ok(()),
             SyncPolicy::Always => {
                 self.syncs.inc();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -82,6 +83,7 @@ impl Scene {
         thread.expect("a thread")
     }
 
+    #[allow(clippy::disallowed_methods, reason = "lines of this test")]
     /// Reads so many lines out of the file that hangs: the paths of the records, which must be whole.
     fn read(&mut self, lines: usize) -> Vec<String> {
         let reader = self.reader.as_mut().expect("not dropped");
@@ -220,11 +222,11 @@ fn at_the_end_what_hangs_is_left_and_counted_as_refused() {
     for n in 0..5 {
         scene.handle(Source::Http, &[record(&format!("a/{n}")), record("x")], worker);
     }
-    let left = scene.pipeline.close(clock::now());
+    let left = scene.pipeline.close(std::iter::empty(), clock::now());
     assert_eq!(left.frames, 11);
     assert!(matches!(&left.hanging[..], [name] if name.ends_with("a.log")), "{left:?}");
     assert_eq!((scene.count("refused"), scene.refused("log_write")), (11, 11));
-    assert_eq!(scene.pipeline.close(clock::now()), LeftInLogs::default());
+    assert_eq!(scene.pipeline.close(std::iter::empty(), clock::now()), LeftInLogs::default());
     // Nothing goes to a lane any more; other files take their lines.
     assert_eq!(scene.handle(Source::Http, &[record("a")], worker), (Verdict::Refused, 0));
     assert_eq!(scene.handle(Source::Http, &[record("b")], worker), (Verdict::Acked, 0));
@@ -280,4 +282,42 @@ fn a_thread_of_the_operator_never_writes_itself() {
     assert_eq!(scene.handle(Source::Http, &[record("b")], &mut Worker::by_lanes()), (Verdict::Acked, 1));
     eventually("it is acked", || *scene.outcomes.lock() == [(0, Outcome::Done)]);
     assert_eq!((scene.good_lines(), scene.count("matched")), (1, 1));
+}
+
+#[test]
+fn a_successor_shares_the_lanes_and_what_waits_in_the_earlier_one_is_finished() {
+    let mut scene = Scene::new();
+    let hung = scene.hang(Worker::by_lanes());
+    let worker = &mut Worker::default();
+    assert_eq!(scene.handle(Source::Http, &[record("a/00")], worker), (Verdict::Acked, 1));
+    let files: Vec<_> = scene.pipeline.out.groups.iter().filter_map(|group| group.log_file.clone()).collect();
+    // The second group's file is not used any more.
+    let groups = [vec![r#"Request.Path startsWith "a""#], vec!["false"]];
+    let elsewhere = TempDir::new("hang-quarantine");
+    let successor = pipeline_with_logs(&groups, &files[..1], &elsewhere.path(""), &scene.registry);
+    let successor = Arc::new(successor.succeeding(&scene.pipeline));
+    let before = std::mem::replace(&mut scene.pipeline, successor);
+    assert!(Arc::ptr_eq(&before.permits, &scene.pipeline.permits));
+    assert!(Arc::ptr_eq(&before.out.targets[0].lane, &scene.pipeline.out.targets[0].lane));
+    assert!(!before.is_idle() && scene.pipeline.is_idle());
+    worker.renew();
+    assert_eq!(
+        scene.handle(Source::Http, &[record("a/01")], worker),
+        (Verdict::Acked, 1),
+        "behind the other"
+    );
+    let ended = Arc::downgrade(&before.out);
+    let alone: Vec<_> = before.out.targets[1..].iter().map(|target| Arc::downgrade(&target.lane)).collect();
+    drop(before);
+    assert!(ended.upgrade().is_some(), "a batch of the earlier one waits");
+    assert_eq!(scene.read(3), ["a/00", "a/01", "a/first"]);
+    hung.join().expect("no panic");
+    eventually("both are acked", || scene.outcomes.lock().len() == 2);
+    assert_eq!(*scene.outcomes.lock(), [(0, Outcome::Done), (1, Outcome::Done)]);
+    eventually("the earlier one is gone", || ended.upgrade().is_none());
+    assert!(alone.iter().all(|lane| lane.upgrade().is_none()), "with the lanes that only it had");
+    let mut by_lanes = Worker::by_lanes();
+    by_lanes.renew();
+    assert_eq!(scene.handle(Source::Http, &[record("a/02")], &mut by_lanes), (Verdict::Acked, 1));
+    assert_eq!(scene.read(1), ["a/02"], "the shared lane goes on");
 }

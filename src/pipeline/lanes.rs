@@ -34,8 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 pub(super) struct Lane {
     log: LogTarget,
     name: String,
-    /// Every append ends with a sync: nobody else writes.
-    always: bool,
+    /// Targets that use it, of whatever configuration.
+    holds: AtomicUsize,
     /// Batches that wait, that are being appended, or that have not been sent on yet. 0: the lane is empty and idle.
     batches: AtomicUsize,
     bytes: AtomicUsize,
@@ -53,6 +53,41 @@ struct State {
     closed: bool,
     /// The thread was left behind; what it has is counted as refused.
     abandoned: bool,
+}
+
+/// A target's hold on its lane. With the last one the lane's thread ends; nothing waits then, since what waits holds its targets.
+#[derive(Debug)]
+pub(super) struct Hold(Arc<Lane>);
+
+impl Hold {
+    pub(super) fn new(lane: Lane) -> Hold {
+        lane.holds.fetch_add(1, Ordering::AcqRel);
+        Hold(Arc::new(lane))
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Hold {
+        self.0.holds.fetch_add(1, Ordering::AcqRel);
+        Hold(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.state.lock().closed = true;
+            self.0.filled.notify_one();
+        }
+    }
+}
+
+impl std::ops::Deref for Hold {
+    type Target = Arc<Lane>;
+
+    fn deref(&self) -> &Arc<Lane> {
+        &self.0
+    }
 }
 
 /// A batch in front of target `number`.
@@ -84,9 +119,9 @@ pub(super) struct Left {
 impl Lane {
     pub(super) fn new(log: LogTarget, number: usize) -> Lane {
         Lane {
-            always: log.syncs_always(),
             log,
             name: format!("log-lane-{number}"),
+            holds: AtomicUsize::new(0),
             batches: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             state: Mutex::default(),
@@ -96,7 +131,7 @@ impl Lane {
 
     /// Whether others may write to the file: not where each append is synced, nor while batches wait that came before.
     pub(super) fn takes_turns_inline(&self) -> bool {
-        !self.always && self.batches.load(Ordering::Acquire) == 0
+        !self.log.syncs_always() && self.batches.load(Ordering::Acquire) == 0
     }
 
     /// Room for a batch of that cost; `None`: the lane is full, or closed. Does not block.
@@ -168,7 +203,7 @@ impl Lane {
         }
     }
 
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.batches.load(Ordering::Acquire) == 0
     }
 

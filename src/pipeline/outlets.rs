@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::batch::{self, Batch, Flaw, Flow, cost};
 use super::durable::{Durable, Room};
-use super::lanes::{Handed, Lane};
+use super::lanes::{Handed, Hold, Lane};
 use super::outcomes::{LOG_BUSY, LOG_WRITE, Outcomes, Tally};
 use super::permits::{Permit, Permits};
 use super::{Hit, matched};
@@ -17,6 +17,7 @@ use crate::log_file::{LogFile, LogTarget, Quarantine, Stdout};
 use crate::metrics::Registry;
 use crate::rule_group::RuleGroup;
 use crate::side_effect::{SinkNumber, SinkQueue, Task};
+use crate::tail::Taps;
 use crate::ticket::Ticket;
 
 /// While an append to a file has been in progress for longer, no further thread writes to it: what comes waits in its lane.
@@ -38,7 +39,7 @@ enum Takes {
 pub(super) struct Target {
     pub(super) log: LogTarget,
     takes: Takes,
-    pub(super) lane: Arc<Lane>,
+    pub(super) lane: Hold,
 }
 
 /// How far the thread got with a batch.
@@ -59,6 +60,8 @@ pub(super) struct Outlets {
     pub(super) targets: Vec<Target>,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) store: Option<Durable>,
+    /// Who wants to see what is matched.
+    pub(super) taps: Option<Arc<Taps>>,
 }
 
 impl Target {
@@ -239,6 +242,7 @@ impl Outlets {
             self.outcomes.count_refused(1, *reason);
         }
         let left = frames.len() - gone - refusals.0.len();
+        self.show(source, frames, hits);
         match (&self.store, room) {
             (Some(store), Some(room)) if hits.iter().any(|hit| self.has_tasks(hit)) => {
                 self.each_task(source, frames, hits, |sink, task| tasks.push(sink.to_store(task)));
@@ -256,6 +260,26 @@ impl Outlets {
                     sink.submit(task, ticket);
                 });
                 false
+            }
+        }
+    }
+
+    /// Shows the hits of frames that were written to whoever follows.
+    #[inline]
+    fn show(&self, source: Source, frames: &[&[u8]], hits: &[Hit]) {
+        if let Some(taps) = self.taps.as_ref().filter(|taps| taps.is_open()) {
+            let now = clock::wall();
+            for hit in hits {
+                taps.show(&self.groups[hit.group].name, source.label(), now, frames[hit.frame]);
+            }
+        }
+    }
+
+    /// The lanes of the files that `before` writes to as well are the same from now on.
+    pub(super) fn share_lanes(&mut self, before: &Outlets) {
+        for target in &mut self.targets {
+            if let Some(known) = before.targets.iter().find(|known| known.log.is_same(&target.log)) {
+                target.lane = known.lane.clone();
             }
         }
     }
@@ -402,8 +426,8 @@ pub(super) fn targets(
     let mut targets: Vec<Target> = Vec::new();
     for (log, takes) in takers {
         // The quarantine log may be the file of a group.
-        let known = targets.iter().find(|known| known.log.is_same(&log)).map(|known| Arc::clone(&known.lane));
-        let lane = known.unwrap_or_else(|| Arc::new(Lane::new(log.clone(), targets.len())));
+        let known = targets.iter().find(|known| known.log.is_same(&log)).map(|known| known.lane.clone());
+        let lane = known.unwrap_or_else(|| Hold::new(Lane::new(log.clone(), targets.len())));
         targets.push(Target { log, takes, lane });
     }
     Ok(targets)

@@ -9,7 +9,7 @@ use crate::metrics::{self, Counter, Registry};
 use crate::pipeline::Pipeline;
 use crate::service::ReadyCheck;
 use crate::side_effect::retry::Policy;
-use crate::side_effect::{Ledger, SinkNumber, SinkSpec};
+use crate::side_effect::{Ledger, SinkSpec};
 use crate::store::{DeadKeep, Opened, Settings, Store};
 
 /// Shortest time between two lines about refused records.
@@ -71,9 +71,8 @@ pub(super) fn check(pipeline: &Pipeline) -> Option<ReadyCheck> {
 }
 
 /// Closes the store when nobody uses it any more, and says what waits in it.
-pub(super) fn close(store: &Store, sinks: usize, unfinished: u64) {
-    let pending: usize = (0..sinks).map(|sink| store.pending(SinkNumber(sink))).sum();
-    let waiting = pending as u64 + unfinished;
+pub(super) fn close(store: &Store, unfinished: u64) {
+    let waiting = store.ready() as u64 + unfinished;
     match store.close() {
         Ok(()) if waiting > 0 => log::info!("{waiting} tasks wait in the store for the next start"),
         Ok(()) => {}

@@ -40,12 +40,20 @@ struct Watched {
 
 impl Watch {
     pub(super) fn new(pipeline: &Pipeline) -> Watch {
-        let watched = |log: &LogTarget| Watched {
-            label: log.label().to_owned(),
-            flights: Arc::clone(log.flights()),
-            hung_for: None,
-        };
-        Watch { files: pipeline.logs().map(watched).collect() }
+        let mut watch = Watch { files: Vec::new() };
+        watch.follow(pipeline);
+        watch
+    }
+
+    /// Another configuration is in use. Files of earlier ones that hang are watched until that is over.
+    pub(super) fn follow(&mut self, pipeline: &Pipeline) {
+        self.files.retain(|file| file.hung_for.is_some());
+        for log in pipeline.logs() {
+            if !self.files.iter().any(|file| Arc::ptr_eq(&file.flights, log.flights())) {
+                let (label, flights) = (log.label().to_owned(), Arc::clone(log.flights()));
+                self.files.push(Watched { label, flights, hung_for: None });
+            }
+        }
     }
 
     /// Looks, and gives the lines that are due.

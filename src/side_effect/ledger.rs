@@ -61,6 +61,16 @@ pub trait Ledger: Send + Sync {
     /// Has another thread [`commit`](Self::commit). Does not block.
     fn nudge(&self);
 
+    /// The numbers of the sinks with these names, in their order. A name has one number for as long as the process runs; a new one gets the
+    /// next, and what is pending under it can be taken from then on.
+    ///
+    /// # Errors
+    /// A name that cannot be stored; the text says what to do. None of the new names has a number then.
+    fn number(&self, sinks: &[String]) -> Result<Vec<SinkNumber>, String>;
+
+    /// From now on these are all the sinks that there are: nobody takes the tasks of the others, which stay pending.
+    fn keep_only(&self, sinks: &[String]);
+
     /// What to do when tasks of a sink have become ready to be taken. Set once, before the first task.
     fn on_pending(&self, wake: Box<dyn Fn(SinkNumber) + Send + Sync>);
 

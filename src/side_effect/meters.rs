@@ -16,6 +16,7 @@ pub(super) struct Meters {
     pub(super) returned: Arc<Counter>,
     pub(super) in_flight: Arc<Gauge>,
     pub(super) up: Arc<Gauge>,
+    pub(super) capacity: Arc<Gauge>,
     pub(super) seconds: Arc<Histogram>,
     dropped_by_reason: [Arc<Counter>; DropReason::ALL.len()],
     attempts_ok: Arc<Counter>,
@@ -28,8 +29,10 @@ impl Meters {
         let attempt = |outcome| registry.counter(&metrics::ATTEMPTS, &[sink, outcome]);
         let up = registry.gauge(&metrics::SINK_UP, &[sink]);
         up.set(1);
-        registry.gauge(&metrics::QUEUE_CAPACITY, &[sink]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
+        let bound = registry.gauge(&metrics::QUEUE_CAPACITY, &[sink]);
+        bound.set(i64::try_from(capacity).unwrap_or(i64::MAX));
         Meters {
+            capacity: bound,
             accepted: registry.counter(&metrics::TASKS_ACCEPTED, &[sink]),
             delivered: task("delivered"),
             failed: task("failed"),

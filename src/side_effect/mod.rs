@@ -19,6 +19,7 @@
 
 mod backlog;
 mod digest;
+mod exchange;
 mod ledger;
 mod meters;
 pub mod pace;
@@ -34,20 +35,24 @@ mod worker;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
+pub use exchange::{Exchange, Retirement};
 pub use ledger::{Done, Ledger, Refused, SinkNumber};
 pub use queue::{Counts, QUEUE_BYTES_MAX, SinkQueue, WAITING_ROOM_TASKS_MAX};
 pub use task::{DropReason, End, Submitted, Task, TaskId};
 
-use crate::config::EnqueueMode;
+use crate::config::{self, EnqueueMode};
 use crate::metrics::Registry;
 use crate::sink::Sink;
 use crate::{clock, threads};
+use exchange::Retired;
 use pace::Destination;
 use queue::{Parts, Shared};
 use retry::Policy;
@@ -68,6 +73,21 @@ pub struct SinkSpec {
     pub rate_per_s: f64,
     /// The flood digest: window, and where the whole story is.
     pub digest: Option<(Duration, Option<String>)>,
+    /// What it was made from.
+    pub settings: SinkSettings,
+}
+
+/// What a sink was made from: a sink of the same name with equal settings is the same sink, and goes on through a reload. Holds secrets,
+/// is never shown.
+#[derive(Clone, PartialEq)]
+pub enum SinkSettings {
+    /// `forwarding`.
+    Forwarding(config::Forwarding),
+    /// `messaging`, and the group's log file, which the digest names.
+    Messaging(Box<config::Messaging>, Option<PathBuf>),
+    /// A sink of a test.
+    #[cfg(test)]
+    Test(u32),
 }
 
 impl SinkSpec {
@@ -88,24 +108,56 @@ pub struct Drained {
     pub kept: u64,
 }
 
-/// All sinks of the program with their threads.
-pub struct SideEffects {
-    queues: Vec<Arc<SinkQueue>>,
+/// A sink with its threads.
+struct Running {
+    queue: Arc<SinkQueue>,
+    /// What it was made from; equal ones go on through a reload.
+    made_from: (SinkSettings, config::SideEffects),
+    /// Name of its destination.
+    destination: String,
+    rate_per_s: f64,
     workers: Vec<JoinHandle<()>>,
-    timer: Option<Timer>,
     /// Disconnected when the last worker has ended.
     finished: Receiver<()>,
 }
 
+impl Running {
+    fn shared(&self) -> &Arc<Shared> {
+        &self.queue.shared
+    }
+
+    /// Joins the workers. One that hangs in a system call is left to the end of the process.
+    fn join(&mut self, all_ended: bool) {
+        for thread in self.workers.drain(..) {
+            if (all_ended || thread.is_finished()) && thread.join().is_err() {
+                log::error!("a side-effect worker panicked");
+            }
+        }
+    }
+}
+
+/// All sinks of the program with their threads.
+pub struct SideEffects {
+    running: Vec<Running>,
+    queues: Vec<Arc<SinkQueue>>,
+    /// Sinks that a reload has changed or removed, and that still have something to do.
+    retired: Vec<Retired>,
+    /// By name; shared by the sinks that send to one place, and by those of one configuration and the next.
+    destinations: HashMap<String, Arc<Destination>>,
+    ledger: Option<Arc<dyn Ledger>>,
+    /// Whom the ledger wakes, by number.
+    woken: Arc<ArcSwap<Vec<Weak<Shared>>>>,
+    timer: Option<Timer>,
+}
+
 impl SideEffects {
     /// Starts every sink's workers (`workers` threads each, named after the sink) and, where waiting for room is allowed, the timer.
-    /// A `ledger` must have been opened with the names of these sinks in this order; what is pending in it is delivered beside what
-    /// comes.
+    /// What is pending in a `ledger` for these sinks is delivered beside what comes.
     ///
     /// # Errors
-    /// A thread could not be started; those that were have been stopped again.
+    /// A thread could not be started, or a sink has no number in the ledger; the threads that were started have been stopped again.
     pub fn start(
-        settings: &crate::config::SideEffects,
+        settings: &config::SideEffects,
         specs: Vec<SinkSpec>,
         ledger: Option<&Arc<dyn Ledger>>,
         registry: &Registry,
@@ -114,49 +166,36 @@ impl SideEffects {
     }
 
     fn start_with_policy(
-        settings: &crate::config::SideEffects,
+        settings: &config::SideEffects,
         policy: Policy,
         specs: Vec<SinkSpec>,
         ledger: Option<&Arc<dyn Ledger>>,
         registry: &Registry,
     ) -> io::Result<SideEffects> {
-        let may_wait = settings.enqueue_mode == EnqueueMode::Wait && ledger.is_none();
-        let kick = (may_wait && !specs.is_empty()).then(timer::channel);
-        let mut destinations: HashMap<String, Arc<Destination>> = HashMap::new();
-        let mut queues = Vec::new();
-        for (number, spec) in specs.into_iter().enumerate() {
-            let name = spec.name();
-            let destination = destinations
-                .entry(spec.destination)
-                .and_modify(|d| d.shared_with(spec.rate_per_s))
-                .or_insert_with(|| Arc::new(Destination::new(spec.rate_per_s)));
-            let digest = spec.digest.filter(|(window, _)| !window.is_zero());
-            let parts = Parts {
-                number: SinkNumber(number),
-                name,
-                group: spec.group,
-                sink: spec.sink,
-                destination: Arc::clone(destination),
-                ledger: ledger.cloned(),
-                policy,
-                digest: digest.map(|(window, see)| digest::Digest::new(window, see, clock::now())),
-                timer: kick.as_ref().map(|(tx, _)| tx.clone()),
-            };
-            queues.push(Arc::new(SinkQueue { shared: Shared::new(parts, settings, registry) }));
-        }
+        let woken: Arc<ArcSwap<Vec<Weak<Shared>>>> = Arc::default();
         if let Some(ledger) = ledger {
             // The ledger must not keep those alive that hold it.
-            let sinks: Vec<Weak<Shared>> = queues.iter().map(|q| Arc::downgrade(&q.shared)).collect();
+            let sinks = Arc::clone(&woken);
             ledger.on_pending(Box::new(move |sink| {
-                if let Some(shared) = sinks.get(sink.0).and_then(Weak::upgrade) {
+                if let Some(shared) = sinks.load().get(sink.0).and_then(Weak::upgrade) {
                     shared.pending_came();
                 }
             }));
         }
-        let (running, finished) = bounded(1);
-        let mut started = SideEffects { queues, workers: Vec::new(), timer: None, finished };
-        match started.start_threads(settings.workers, running, kick) {
-            Ok(()) => Ok(started),
+        let mut started = SideEffects {
+            running: Vec::new(),
+            queues: Vec::new(),
+            retired: Vec::new(),
+            destinations: HashMap::new(),
+            ledger: ledger.cloned(),
+            woken,
+            timer: None,
+        };
+        match started.prepare_with_policy(settings, policy, specs, registry) {
+            Ok(first) => {
+                drop(started.exchange(first));
+                Ok(started)
+            }
             Err(e) => {
                 started.drain(clock::now());
                 Err(e)
@@ -164,26 +203,61 @@ impl SideEffects {
         }
     }
 
-    fn start_threads(
-        &mut self,
-        workers: usize,
-        running: Sender<()>,
-        kick: Option<(Sender<()>, Receiver<()>)>,
-    ) -> io::Result<()> {
-        if let Some(kick) = kick {
-            let sinks = self.queues.iter().map(|q| Arc::clone(&q.shared)).collect();
-            self.timer = Some(Timer::start(kick, sinks)?);
+    /// Starts one sink.
+    fn start_sink(
+        &self,
+        spec: SinkSpec,
+        number: SinkNumber,
+        destination: Arc<Destination>,
+        (settings, policy): (&config::SideEffects, Policy),
+        registry: &Registry,
+    ) -> (Running, io::Result<()>) {
+        let name = spec.name();
+        let digest = spec.digest.filter(|(window, _)| !window.is_zero());
+        let others = self.running.iter().chain(self.retired.iter().map(|retired| &retired.sink));
+        let before: Vec<Weak<Shared>> =
+            others.map(Running::shared).filter(|other| other.name == name).map(Arc::downgrade).collect();
+        let parts = Parts {
+            number,
+            name,
+            group: spec.group,
+            sink: spec.sink,
+            destination,
+            ledger: self.ledger.clone(),
+            policy,
+            digest: digest.map(|(window, see)| digest::Digest::new(window, see, clock::now())),
+            timer: self.timer.as_ref().map(Timer::kick),
+            before,
+        };
+        let shared = Shared::new(parts, settings, registry);
+        if let Some(timer) = &self.timer {
+            timer.watch(&shared);
         }
-        for queue in &self.queues {
-            for n in 0..workers {
-                let (shared, running) = (Arc::clone(&queue.shared), running.clone());
-                self.workers.push(threads::spawn(&format!("{}-{n}", shared.name), move || {
-                    worker::run(&shared, n);
-                    drop(running);
-                })?);
+        let (running, finished) = bounded(1);
+        let mut workers = Vec::with_capacity(settings.workers);
+        let mut result = Ok(());
+        for n in 0..settings.workers {
+            let (theirs, running) = (Arc::clone(&shared), running.clone());
+            match threads::spawn(&format!("{}-{n}", shared.name), move || {
+                worker::run(&theirs, n);
+                drop(running);
+            }) {
+                Ok(thread) => workers.push(thread),
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
             }
         }
-        Ok(())
+        let sink = Running {
+            queue: Arc::new(SinkQueue { shared }),
+            made_from: (spec.settings, settings.clone()),
+            destination: spec.destination,
+            rate_per_s: spec.rate_per_s,
+            workers,
+            finished,
+        };
+        (sink, result)
     }
 
     /// All sinks, in the order in which they were given.
@@ -193,40 +267,48 @@ impl SideEffects {
 
     /// The sinks of one rule group.
     pub fn queues_of(&self, group: &str) -> Vec<Arc<SinkQueue>> {
-        self.queues.iter().filter(|q| q.group() == group).map(Arc::clone).collect()
+        queues_of(&self.queues, group)
     }
 
     /// Takes nothing more, finishes what is queued until `deadline`, then cuts off what is under way and counts the rest as
     /// dropped with reason `shutdown`. With a ledger, only what can be sent at once is still sent, and the rest is given back to it.
     /// Blocks until `deadline` at the latest, and half a second more where a delivery must be cut off.
-    pub fn drain(self, deadline: Instant) -> Drained {
-        let kept = |queues: &[Arc<SinkQueue>]| queues.iter().map(|q| q.counts().kept).sum::<u64>();
-        let kept_before = kept(&self.queues);
-        for queue in &self.queues {
-            queue.shared.begin_drain(deadline);
+    pub fn drain(mut self, deadline: Instant) -> Drained {
+        let mut sinks: Vec<Running> = std::mem::take(&mut self.running);
+        for sink in &sinks {
+            sink.shared().begin_drain(deadline);
         }
-        let mut all_ended = self.finished.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected);
+        for mut retired in std::mem::take(&mut self.retired) {
+            retired.begin(deadline);
+            sinks.push(retired.sink);
+        }
+        // Sinks of one name count together.
+        let names: HashMap<&str, &Arc<SinkQueue>> =
+            sinks.iter().map(|sink| (sink.queue.name(), &sink.queue)).collect();
+        let sum = |of: fn(&Shared) -> u64| names.values().map(|queue| of(&queue.shared)).sum::<u64>();
+        let kept: fn(&Shared) -> u64 = |shared| shared.meters.returned.get();
+        let dropped: fn(&Shared) -> u64 = |shared| {
+            [DropReason::Shutdown, DropReason::Reload].map(|r| shared.meters.dropped_for(r)).iter().sum()
+        };
+        let (kept_before, dropped_before) = (sum(kept), sum(dropped));
+        let mut all_ended = all_end_by(&sinks, deadline);
         if !all_ended {
-            for queue in &self.queues {
-                queue.shared.sink.abort();
-                queue.shared.wake_all();
+            for sink in &sinks {
+                sink.shared().sink.abort();
+                sink.shared().wake_all();
             }
-            all_ended = self.finished.recv_timeout(ABORT_GRACE) == Err(RecvTimeoutError::Disconnected);
+            all_ended = all_end_by(&sinks, clock::now() + ABORT_GRACE);
         }
-        for thread in self.workers {
-            // A worker that hangs in a system call is left to the end of the process.
-            if (all_ended || thread.is_finished()) && thread.join().is_err() {
-                log::error!("a side-effect worker panicked");
-            }
+        for sink in &sinks {
+            sink.shared().sweep();
         }
-        let mut left = Drained::default();
-        for queue in &self.queues {
-            queue.shared.sweep();
-            left.dropped += queue.shared.meters.dropped_for(DropReason::Shutdown);
-            left.unfinished += queue.counts().in_flight;
-        }
-        left.kept = kept(&self.queues) - kept_before;
-        if let Some(timer) = self.timer {
+        let left = Drained {
+            dropped: sum(dropped) - dropped_before,
+            unfinished: sum(|shared| u64::try_from(shared.meters.in_flight.get()).unwrap_or(0)),
+            kept: sum(kept) - kept_before,
+        };
+        sinks.iter_mut().for_each(|sink| sink.join(all_ended));
+        if let Some(timer) = self.timer.take() {
             timer.stop();
         }
         if left.dropped + left.unfinished > 0 {
@@ -238,4 +320,13 @@ impl SideEffects {
         }
         left
     }
+}
+
+/// Whether all workers of these sinks have ended at `deadline`. Blocks.
+fn all_end_by(sinks: &[Running], deadline: Instant) -> bool {
+    sinks.iter().all(|sink| sink.finished.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected))
+}
+
+fn queues_of(queues: &[Arc<SinkQueue>], group: &str) -> Vec<Arc<SinkQueue>> {
+    queues.iter().filter(|q| q.group() == group).map(Arc::clone).collect()
 }

@@ -29,6 +29,11 @@ impl Bucket {
         self.rate_per_s.is_nan() || self.rate_per_s <= 0.0
     }
 
+    /// Changes the rate from now on; what was saved up stays.
+    pub fn set_rate(&mut self, rate_per_s: f64) {
+        self.rate_per_s = rate_per_s;
+    }
+
     /// Lowers the rate to `rate_per_s` where that is a rate and slower than now.
     pub fn slow_to(&mut self, rate_per_s: f64) {
         if rate_per_s > 0.0 && (self.unlimited() || rate_per_s < self.rate_per_s) {
@@ -77,9 +82,11 @@ impl Destination {
         Destination { state: Mutex::new(State { bucket: Bucket::new(rate_per_s), paused_until: None }) }
     }
 
-    /// One more sink uses the destination: the slowest rate holds for all.
-    pub fn shared_with(&self, rate_per_s: f64) {
-        self.state.lock().bucket.slow_to(rate_per_s);
+    /// The sinks that use the destination want these rates: the slowest one holds for all, from now on. Pauses stay.
+    pub fn set_rates(&self, rates: impl IntoIterator<Item = f64>) {
+        let bucket = &mut self.state.lock().bucket;
+        bucket.set_rate(0.0);
+        rates.into_iter().for_each(|rate| bucket.slow_to(rate));
     }
 
     /// Nothing goes out before `until`. A pause is never shortened.
@@ -175,10 +182,8 @@ mod tests {
     #[test]
     fn the_slowest_rate_of_a_shared_destination_holds() {
         let now = clock::now();
-        let destination = Destination::new(0.0);
-        destination.shared_with(0.0);
-        destination.shared_with(2.0);
-        destination.shared_with(5.0);
+        let destination = Destination::new(1.0);
+        destination.set_rates([0.0, 2.0, 5.0]);
         while destination.acquire(now).is_ok() {}
         let wait = destination.acquire(now).unwrap_err() - now;
         assert_eq!(wait.as_millis(), 500);

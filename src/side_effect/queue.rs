@@ -5,8 +5,8 @@
 //! (`backlog`).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -80,6 +80,8 @@ pub(super) struct Shared {
     pub(super) filling: Mutex<()>,
     /// Tells the timer that a deadline has appeared.
     timer: Option<Sender<()>>,
+    /// A reload has put another sink, or none, in its place.
+    pub(super) retired: AtomicBool,
 }
 
 /// What a sink is built from.
@@ -93,6 +95,8 @@ pub(super) struct Parts {
     pub(super) policy: Policy,
     pub(super) digest: Option<Digest>,
     pub(super) timer: Option<Sender<()>>,
+    /// Sinks of the same name that may still have tasks.
+    pub(super) before: Vec<Weak<Shared>>,
 }
 
 /// Where a sink's tasks are; at rest, `accepted` is the sum of all others.
@@ -157,13 +161,16 @@ impl Shared {
             capacity,
             filling: Mutex::new(()),
             timer: parts.timer,
+            retired: AtomicBool::new(false),
         });
-        let weak = Arc::downgrade(&shared);
+        let mut all = parts.before;
+        all.push(Arc::downgrade(&shared));
         registry.gauge_fn(&metrics::QUEUE_LENGTH, &[&shared.name], move || {
-            weak.upgrade().map_or(0.0, |s| {
-                let c = s.counts();
+            let waiting = |shared: Arc<Shared>| {
+                let c = shared.counts();
                 (c.queued + c.waiting_for_room + c.waiting_for_attempt) as f64
-            })
+            };
+            all.iter().filter_map(Weak::upgrade).map(waiting).sum()
         });
         if let Some(ledger) = &shared.ledger {
             let (ledger, number) = (Arc::downgrade(ledger), shared.number);
@@ -204,7 +211,7 @@ impl Shared {
             _ => match self.try_queue(job) {
                 Ok(()) => return Submitted::Queued,
                 Err(TrySendError::Full(job)) => job,
-                Err(TrySendError::Disconnected(job)) => return self.dropped(&job, DropReason::Shutdown),
+                Err(TrySendError::Disconnected(job)) => return self.dropped(&job, self.end_reason()),
             },
         };
         match self.mode {
@@ -230,7 +237,7 @@ impl Shared {
                 Err(TrySendError::Full(job)) => job,
                 Err(TrySendError::Disconnected(job)) => {
                     drop(room);
-                    return self.dropped(&job, DropReason::Shutdown);
+                    return self.dropped(&job, self.end_reason());
                 }
             };
         }
@@ -302,7 +309,7 @@ impl Shared {
     /// Counts a task as lost.
     pub(super) fn dropped(&self, job: &Job, reason: DropReason) -> Submitted {
         self.meters.drop_one(reason);
-        if reason != DropReason::Shutdown
+        if !matches!(reason, DropReason::Shutdown | DropReason::Reload)
             && let Some(digest) = &self.digest
         {
             digest.count(1, clock::now());
@@ -317,6 +324,11 @@ impl Shared {
         if let Some(ledger) = &self.ledger {
             ledger.ended(self.number, &job.task, end);
         }
+    }
+
+    /// Why tasks are dropped that a drain leaves.
+    pub(super) fn end_reason(&self) -> DropReason {
+        if self.retired.load(Ordering::SeqCst) { DropReason::Reload } else { DropReason::Shutdown }
     }
 
     /// Takes nothing more from here on.
@@ -341,7 +353,7 @@ impl Shared {
         for job in left.iter().chain(waiting.iter().map(|w| &w.job)) {
             match &self.ledger {
                 Some(ledger) => self.keep(ledger, job),
-                None => drop(self.dropped(job, DropReason::Shutdown)),
+                None => drop(self.dropped(job, self.end_reason())),
             }
         }
     }

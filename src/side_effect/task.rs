@@ -93,16 +93,19 @@ pub enum DropReason {
     WaitingRoomFull,
     /// The program ends, and the drain's time was up.
     Shutdown,
+    /// A reload has changed or removed the sink, and the drain's time was up.
+    Reload,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [DropReason; 5] = [
+    pub const ALL: [DropReason; 6] = [
         DropReason::QueueFull,
         DropReason::QueueBytes,
         DropReason::EnqueueTimeout,
         DropReason::WaitingRoomFull,
         DropReason::Shutdown,
+        DropReason::Reload,
     ];
 
     /// The label's value.
@@ -113,6 +116,7 @@ impl DropReason {
             DropReason::EnqueueTimeout => "enqueue_timeout",
             DropReason::WaitingRoomFull => "waiting_room_full",
             DropReason::Shutdown => "shutdown",
+            DropReason::Reload => "reload",
         }
     }
 }

@@ -56,6 +56,9 @@ struct State {
     commits: u32,
     nudges: u32,
     log: Vec<String>,
+    /// Names by number.
+    names: Vec<String>,
+    kept_only: Vec<String>,
     /// What broke the contract.
     broken: Vec<String>,
 }
@@ -116,6 +119,11 @@ impl MemoryLedger {
         let state = self.state.lock();
         let open = |entry: &&Entry| entry.sink.0 == sink && entry.place != Place::Ended;
         state.entries.values().filter(open).map(|entry| entry.task.clone()).collect()
+    }
+
+    /// The sinks that there are.
+    pub(crate) fn kept_only(&self) -> Vec<String> {
+        self.state.lock().kept_only.clone()
     }
 
     /// What it was told, in the form `SINK ID what`, with the lowest byte of the id.
@@ -206,6 +214,22 @@ impl Ledger for MemoryLedger {
     fn nudge(&self) {
         self.state.lock().nudges += 1;
         self.sync();
+    }
+
+    fn number(&self, sinks: &[String]) -> Result<Vec<SinkNumber>, String> {
+        let names = &mut self.state.lock().names;
+        let mut number = |sink: &String| {
+            let at = names.iter().position(|name| name == sink).unwrap_or_else(|| {
+                names.push(sink.clone());
+                names.len() - 1
+            });
+            SinkNumber(at)
+        };
+        Ok(sinks.iter().map(&mut number).collect())
+    }
+
+    fn keep_only(&self, sinks: &[String]) {
+        self.state.lock().kept_only = sinks.to_vec();
     }
 
     fn on_pending(&self, wake: Wake) {

@@ -1,5 +1,6 @@
 //! Queues and workers with a scripted sink, and with real servers.
 
+mod exchange;
 mod http;
 mod ledger;
 mod queue;
@@ -144,7 +145,14 @@ fn settings() -> config::SideEffects {
 }
 
 fn spec(sink: Arc<TestSink>) -> SinkSpec {
-    SinkSpec { group: "g".into(), sink, destination: "d".into(), rate_per_s: 0.0, digest: None }
+    SinkSpec {
+        group: "g".into(),
+        sink,
+        destination: "d".into(),
+        rate_per_s: 0.0,
+        digest: None,
+        settings: SinkSettings::Test(0),
+    }
 }
 
 fn start(settings: &config::SideEffects, specs: Vec<SinkSpec>) -> (SideEffects, Registry) {
@@ -190,7 +198,7 @@ fn soon() -> Instant {
 }
 
 /// Waits until `condition` holds.
-fn eventually(what: &str, condition: impl Fn() -> bool) {
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let until = soon();
     while !condition() {
         assert!(clock::now() < until, "never: {what}");

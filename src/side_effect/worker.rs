@@ -6,13 +6,14 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select};
 
 use super::queue::{Job, QUEUE_BYTES_MAX, Shared};
 use super::retry::{self, Admission, Class, Condition, GiveUp, Health};
-use super::task::{DropReason, End, TaskId};
+use super::task::{End, TaskId};
 use crate::clock;
 use crate::sink::DeliveryError;
 use crate::ticket::Ticket;
@@ -44,6 +45,8 @@ pub(super) struct Gate {
     reserve_at: Option<Instant>,
     /// Set once, when the drain begins: when it must end.
     drain_until: Option<Instant>,
+    /// With a ledger: what is under way is finished, and nothing else is begun.
+    leaving: bool,
     went_down_at: Option<Instant>,
     /// Whether the line that the sink is down was written; then one follows when it is up again.
     down_said: bool,
@@ -163,6 +166,9 @@ impl Shared {
         let now = clock::now();
         let mut freed = Vec::new();
         let mut gate = self.gate.lock();
+        if gate.leaving && self.ledger.is_some() {
+            return Next::Exit;
+        }
         let next = match self.take_late(&mut gate) {
             Some(job) => Next::Expire(job),
             None => self.decide(now, &mut gate, &mut freed),
@@ -374,7 +380,7 @@ impl Shared {
                     self.meters.in_flight.add(-1);
                     self.keep(ledger, &job);
                 }
-                None => self.end(&job, &End::Dropped(DropReason::Shutdown)),
+                None => self.end(&job, &End::Dropped(self.end_reason())),
             };
         }
         let wall = clock::wall();
@@ -469,8 +475,8 @@ impl Shared {
             Condition::Blocked => true,
         };
         gate.down_said |= say && news != Condition::Up;
-        self.meters.up.set(i64::from(news == Condition::Up));
         drop(gate);
+        self.publish();
         if say {
             self.say_condition(news, error, since, now);
         }
@@ -517,6 +523,33 @@ impl Shared {
             // Told with the next window.
             Err(_) => digest.count(dropped, now),
         }
+    }
+
+    /// Puts the gauges that belong to the sink of this name, and not to the tasks, to what they are for this one.
+    pub(super) fn publish(&self) {
+        if !self.retired.load(Ordering::SeqCst) {
+            let up = self.gate.lock().health.condition() == Condition::Up;
+            self.meters.up.set(i64::from(up));
+            self.meters.capacity.set(i64::try_from(self.capacity).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Another sink, or none, is in its place: as [`begin_drain`](Self::begin_drain). With a ledger only what is under way is finished, and all
+    /// else given back at once: it is there for whoever is in its place. Nobody submits any more.
+    pub(super) fn retire(&self, deadline: Instant) {
+        self.retired.store(true, Ordering::SeqCst);
+        self.gate.lock().leaving = true;
+        self.begin_drain(deadline);
+        if self.ledger.is_some() {
+            self.sweep();
+        }
+    }
+
+    /// The drain has to end at once: what is under way is cut off.
+    pub(super) fn hurry(&self) {
+        self.gate.lock().drain_until = Some(clock::now());
+        self.sink.abort();
+        self.wake_all();
     }
 
     /// From now on: finish what is there, until `deadline`.

@@ -11,7 +11,7 @@ use super::slack::Slack;
 use super::text::{Markup, Messages, Template};
 use super::webhook::Webhook;
 use crate::config::{MessageFormat, Messaging, MessagingKind, RuleGroup};
-use crate::side_effect::SinkSpec;
+use crate::side_effect::{SinkSettings, SinkSpec, Task};
 
 /// A sink that cannot be made from its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub fn build(groups: &[RuleGroup], client: &HttpClient) -> Result<Vec<SinkSpec>,
                     sink: Arc::new(sink),
                     rate_per_s: 0.0,
                     digest: None,
+                    settings: SinkSettings::Forwarding(forwarding.clone()),
                 }),
                 Err(message) => errors.push(error("forwarding.address", 0, message.to_owned())),
             }
@@ -75,6 +76,18 @@ pub fn build(groups: &[RuleGroup], client: &HttpClient) -> Result<Vec<SinkSpec>,
         }
     }
     if errors.is_empty() { Ok(specs) } else { Err(errors) }
+}
+
+/// What a group's messaging sends about a record, cut and escaped as its destination needs it.
+///
+/// # Errors
+/// The template is wrong.
+pub fn message_text(messaging: &Messaging, task: &Task) -> Result<String, String> {
+    let texts = messages(messaging)
+        .map_err(|problems| problems.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join("; "))?;
+    let whole_body =
+        matches!(messaging.kind, MessagingKind::Webhook { .. }) && messaging.format == MessageFormat::Raw;
+    Ok(if whole_body { String::from_utf8_lossy(&task.record).into_owned() } else { texts.text(task) })
 }
 
 /// The texts of one messaging block; errors with their lines.
@@ -109,6 +122,7 @@ fn messaging_sink(
         destination,
         rate_per_s: messaging.rate_per_s,
         digest: digest(group, messaging.digest_window),
+        settings: settings(group, messaging),
     };
     Ok(match &messaging.kind {
         MessagingKind::Slack { url, token, channel } => {
@@ -132,6 +146,12 @@ fn messaging_sink(
             spec(sink.destination(), Arc::new(sink))
         }
     })
+}
+
+/// What two sinks of one name are compared by. Where the template stands in the file changes nothing.
+fn settings(group: &RuleGroup, messaging: &Messaging) -> SinkSettings {
+    let file = group.log_file.as_ref().map(|file| file.file_path.clone());
+    SinkSettings::Messaging(Box::new(Messaging { template_line: 0, ..messaging.clone() }), file)
 }
 
 /// The digest names the group's log file: what was not told is there.

@@ -23,7 +23,7 @@ mod webhook;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-pub use build::{BuildError, build};
+pub use build::{BuildError, build, message_text};
 pub use client::HttpClient;
 
 pub use crate::side_effect::retry::Class;

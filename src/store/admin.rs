@@ -148,7 +148,7 @@ impl Inner {
                 let state = self.state.lock();
                 let entry = state.tasks.get(id).filter(|e| e.state != TaskState::Syncing)?.clone();
                 let d = state.tasks.destinations.get(entry.sink as usize)?;
-                (entry, Arc::clone(&d.sink), Arc::clone(&d.group), d.number.is_some())
+                (entry, Arc::clone(&d.sink), Arc::clone(&d.group), d.configured)
             };
             let history = self.history(&entry);
             let standing = standing(entry.state);
@@ -177,7 +177,7 @@ impl Inner {
                 let state = self.state.lock();
                 let entry = *state.dead.get(id).filter(|e| e.settled)?;
                 let d = state.tasks.destinations.get(entry.sink as usize)?;
-                (entry, Arc::clone(&d.sink), Arc::clone(&d.group), d.number.is_some())
+                (entry, Arc::clone(&d.sink), Arc::clone(&d.group), d.configured)
             };
             match self.read_dead(&entry, &mut buf) {
                 Ok((history, task)) => {
@@ -237,11 +237,12 @@ impl Inner {
         }
         let now = (self.clock)();
         let new = TaskId::new(now, fastrand::u128(..));
+        let limits = *self.limits.lock();
         let body = TaskBody {
             id: new.bits(),
             accepted_ns: to_ns(now),
-            expires_ns: self.settings.age_max.and_then(|age| now.checked_add(age)).map_or(0, to_ns),
-            attempts_max: self.settings.attempts_max.unwrap_or(0),
+            expires_ns: limits.expires_at(now).map_or(0, to_ns),
+            attempts_max: limits.attempts_max.unwrap_or(0),
             origin: id,
             origin_attempts: task.origin_attempts.saturating_add(history.attempts),
             ..task
@@ -253,7 +254,7 @@ impl Inner {
 
     pub(super) fn knows_sink(&self, sink: &str) -> bool {
         let state = self.state.lock();
-        state.tasks.destinations.iter().any(|d| *d.sink == *sink && d.number.is_some())
+        state.tasks.destinations.iter().any(|d| *d.sink == *sink && d.configured)
     }
 
     /// Takes tasks in and waits until they are durable.

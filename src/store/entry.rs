@@ -105,8 +105,10 @@ impl Entry {
 pub(crate) struct Destination {
     pub(crate) sink: Arc<str>,
     pub(crate) group: Arc<str>,
-    /// Its number in the configuration.
+    /// Its number in the configuration, or in an earlier one of this process.
     pub(crate) number: Option<usize>,
+    /// The configuration has it.
+    pub(crate) configured: bool,
     /// Tasks in any state.
     pub(crate) tasks: u64,
 }

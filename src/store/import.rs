@@ -216,7 +216,8 @@ impl Import<'_> {
     /// The sinks that a task of this group goes to; `GROUP/-` where the configuration has none.
     fn sinks(&self, group: &str) -> Vec<String> {
         let mine = |name: &&Arc<str>| name.rsplit_once('/').is_some_and(|(g, _)| g == group);
-        let sinks: Vec<String> = self.inner.sink_names.iter().filter(mine).map(|s| s.to_string()).collect();
+        let sinks: Vec<String> =
+            self.inner.sink_names.load().iter().filter(mine).map(|s| s.to_string()).collect();
         if sinks.is_empty() { vec![format!("{group}/-")] } else { sinks }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
@@ -16,6 +17,7 @@ use super::journal::{Class, Entry, Journal, Position};
 use super::meters::Meters;
 use super::tasks::{self, Tasks};
 use super::usage::Disk;
+use crate::side_effect::retry::Limits;
 use crate::side_effect::{Done, Refused, SinkNumber};
 
 /// Which of the two logs.
@@ -77,8 +79,10 @@ pub(crate) type Wake = Box<dyn Fn(SinkNumber) + Send + Sync>;
 
 pub(crate) struct Inner {
     pub(crate) settings: Settings,
-    /// By number, as configured.
-    pub(crate) sink_names: Vec<Arc<str>>,
+    /// What a replay gives to its tasks.
+    pub(crate) limits: Mutex<Limits>,
+    /// By number.
+    pub(crate) sink_names: ArcSwap<Vec<Arc<str>>>,
     pub(crate) pending: Arc<Journal>,
     pub(crate) dead: Arc<Journal>,
     /// Longest body of either log.

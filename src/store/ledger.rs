@@ -20,7 +20,7 @@ const READ_RETRY: Duration = Duration::from_secs(5);
 
 impl Ledger for Store {
     fn accept(&self, tasks: &[(SinkNumber, Task)], done: Done) {
-        let names = &self.inner.sink_names;
+        let names = self.inner.sink_names.load();
         let mut bodies = Vec::with_capacity(tasks.len());
         for (number, task) in tasks {
             let name = names.get(number.0).map_or("", |name| &**name);
@@ -39,6 +39,22 @@ impl Ledger for Store {
 
     fn nudge(&self) {
         self.inner.pending.nudge();
+    }
+
+    fn number(&self, sinks: &[String]) -> Result<Vec<SinkNumber>, String> {
+        for sink in sinks {
+            super::open::check_name(sink)?;
+        }
+        let mut state = self.inner.state.lock();
+        let numbers = sinks.iter().map(|sink| SinkNumber(state.tasks.number(sink))).collect();
+        let names: Vec<Arc<str>> = state.tasks.sinks().to_vec();
+        // Within the lock, so that no older list can come after a newer one.
+        self.inner.sink_names.store(Arc::new(names));
+        Ok(numbers)
+    }
+
+    fn keep_only(&self, sinks: &[String]) {
+        self.inner.state.lock().tasks.keep_only(sinks);
     }
 
     fn on_pending(&self, wake: Box<dyn Fn(SinkNumber) + Send + Sync>) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, bounded};
 use log::Level;
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use super::{Opened, Store, import};
 use crate::clock;
 use crate::metrics::Registry;
 use crate::side_effect::Refused;
+use crate::side_effect::retry::Limits;
 
 /// Name of the dead letters' directory in the store's.
 pub(crate) const DEAD_DIR: &str = "dead";
@@ -71,6 +73,16 @@ impl Store {
     /// Longest record that fits into the store, in bytes; longer ones are refused with [`Refused::Full`], said in the diagnostics.
     pub fn record_bytes_max(&self) -> usize {
         self.inner.record_bytes_max()
+    }
+
+    /// Tasks that can be taken, of all sinks that there are or were.
+    pub fn ready(&self) -> usize {
+        self.inner.state.lock().tasks.ready_in_all()
+    }
+
+    /// What the tasks of later replays are given.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.inner.limits.lock() = limits;
     }
 
     /// Ends the threads, makes everything durable, and marks the logs as closed in order; later acceptances are refused. What is pending
@@ -138,6 +150,15 @@ pub fn record_bytes_max(bytes_max: u64) -> usize {
     super::accept::record_bytes_max(body_bytes_max as usize)
 }
 
+/// Whether a sink's name can be stored; the error says what to do.
+pub(super) fn check_name(sink: &str) -> Result<(), String> {
+    if sink.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    let start = super::body::cut(sink, 64);
+    Err(format!("the name of sink {start:?} is longer than {NAME_BYTES_MAX} bytes: shorten the group's"))
+}
+
 fn check(settings: &Settings, sinks: &[String]) -> Result<(), OpenError> {
     let pending = settings.bytes_max.saturating_sub(settings.dead_bytes_max);
     let too_few =
@@ -149,12 +170,7 @@ fn check(settings: &Settings, sinks: &[String]) -> Result<(), OpenError> {
         )));
     }
     for (i, sink) in sinks.iter().enumerate() {
-        if sink.len() > NAME_BYTES_MAX {
-            return Err(OpenError::Setting(format!(
-                "the name of sink {:?} is longer than {NAME_BYTES_MAX} bytes: shorten the group's",
-                super::body::cut(sink, 64)
-            )));
-        }
+        check_name(sink).map_err(OpenError::Setting)?;
         if sinks[..i].contains(sink) {
             return Err(OpenError::Setting(format!(
                 "two sinks are called {sink:?}: give their groups different names"
@@ -208,8 +224,9 @@ pub(super) fn open_on(
     report.unknown_sinks = recovery.unknown_sinks();
     meters.damages.add(report.damages.len() as u64);
     let inner = Arc::new(Inner {
+        limits: Mutex::new(Limits { attempts_max: settings.attempts_max, age_max: settings.age_max }),
         settings,
-        sink_names: sinks.iter().map(|s| Arc::from(s.as_str())).collect(),
+        sink_names: ArcSwap::from_pointee(sinks.iter().map(|s| Arc::from(s.as_str())).collect()),
         pending: Arc::new(pending),
         dead: Arc::new(dead),
         body_bytes_max: body_max as usize,

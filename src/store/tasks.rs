@@ -33,6 +33,8 @@ pub(crate) struct Tasks {
     index: HashTable<u32>,
     pub(crate) destinations: Vec<Destination>,
     names: HashMap<(Arc<str>, Arc<str>), u32>,
+    /// Names by number.
+    sinks: Vec<Arc<str>>,
     /// By number of the sink: what can be taken.
     ready: Vec<BTreeMap<u64, u32>>,
     /// By due time and order.
@@ -54,13 +56,63 @@ impl Tasks {
     /// For sinks with these names, in the order of their numbers, and segments of this capacity. Names without a slash are their own group.
     pub(crate) fn new(sinks: &[String], capacity: u64) -> Self {
         let mut tasks = Tasks { next_order: 1, usage: Usage::of(capacity), ..Tasks::default() };
-        tasks.ready.resize_with(sinks.len(), BTreeMap::new);
-        for (number, sink) in sinks.iter().enumerate() {
-            let group = sink.rsplit_once('/').map_or(sink.as_str(), |(group, _)| group);
-            let at = tasks.destination(sink, group);
-            tasks.destinations[at as usize].number = Some(number);
+        for sink in sinks {
+            tasks.number(sink);
         }
         tasks
+    }
+
+    /// Names of the sinks that have numbers, by number.
+    pub(crate) fn sinks(&self) -> &[Arc<str>] {
+        &self.sinks
+    }
+
+    /// The number of the sink of this name; from now on the configuration has it. Where tasks of it were found that nobody could take before, all
+    /// tasks are looked at.
+    pub(crate) fn number(&mut self, sink: &str) -> usize {
+        let known = self.sinks.iter().position(|name| **name == *sink);
+        let number = known.unwrap_or_else(|| {
+            self.sinks.push(Arc::from(sink));
+            self.ready.push(BTreeMap::new());
+            self.sinks.len() - 1
+        });
+        let group = sink.rsplit_once('/').map_or(sink, |(group, _)| group);
+        self.destination(sink, group);
+        let mut any = false;
+        for at in 0..self.destinations.len() {
+            let (had, has) = (self.destinations[at].number, self.number_of(&self.destinations[at].sink));
+            let there = &mut self.destinations[at];
+            there.configured |= has == Some(number);
+            there.number = had.or(has);
+            any |= had.is_none() && has.is_some() && there.tasks > 0;
+        }
+        if any {
+            self.list_ready();
+        }
+        number
+    }
+
+    /// Lists every task that can be taken where it belongs: sinks have got numbers.
+    fn list_ready(&mut self) {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (entries, next) = self.scan(at, 1 << 14);
+            let ready: Vec<u128> = entries.filter(|e| e.state == State::Ready).map(|e| e.id).collect();
+            from = next;
+            for id in ready {
+                self.make_ready(id);
+            }
+        }
+    }
+
+    /// The configuration has these sinks, and no others.
+    pub(crate) fn keep_only(&mut self, sinks: &[String]) {
+        let numbers: Vec<usize> = (0..self.sinks.len())
+            .filter(|number| sinks.iter().any(|sink| **sink == *self.sinks[*number]))
+            .collect();
+        for there in &mut self.destinations {
+            there.configured = there.number.is_some_and(|number| numbers.contains(&number));
+        }
     }
 
     /// The place of a sink in [`Self::destinations`]; made if it is new.
@@ -72,23 +124,18 @@ impl Tasks {
         let at = self.destinations.len() as u32;
         let (sink, group) = (Arc::clone(&key.0), Arc::clone(&key.1));
         let number = self.number_of(&sink);
-        self.destinations.push(Destination { sink, group, number, tasks: 0 });
+        self.destinations.push(Destination { sink, group, number, configured: number.is_some(), tasks: 0 });
         self.names.insert(key, at);
         at
     }
 
     /// The configured sink that takes tasks of this name. `GROUP/-` is any sink of the group: the predecessor did not say which.
     fn number_of(&self, sink: &str) -> Option<usize> {
-        let configured = self.destinations[..self.ready.len().min(self.destinations.len())].iter();
         let prefix = sink.strip_suffix('-').filter(|p| p.ends_with('/'));
-        configured
-            .enumerate()
-            .find(|(_, d)| {
-                *d.sink == *sink
-                    || prefix
-                        .is_some_and(|p| d.sink.rsplit_once('/').is_some_and(|(g, _)| p == format!("{g}/")))
-            })
-            .map(|(number, _)| number)
+        self.sinks.iter().position(|name| {
+            **name == *sink
+                || prefix.is_some_and(|p| name.rsplit_once('/').is_some_and(|(g, _)| p == format!("{g}/")))
+        })
     }
 
     /// The next number of acceptance.
@@ -109,6 +156,11 @@ impl Tasks {
     /// Tasks that can be taken from a sink.
     pub(crate) fn ready(&self, number: usize) -> usize {
         self.ready.get(number).map_or(0, BTreeMap::len)
+    }
+
+    /// Tasks that can be taken from any sink.
+    pub(crate) fn ready_in_all(&self) -> usize {
+        self.ready.iter().map(BTreeMap::len).sum()
     }
 
     /// Tasks that wait for room as dead letters.

@@ -41,21 +41,26 @@ impl Plan {
     /// Fills in the text of a configuration.
     pub fn new(yaml: &str) -> Plan {
         let (dir, http, audit, admin) = (TempDir::new("it"), free_port(), free_port(), free_port());
-        let yaml = yaml
-            .replace("{dir}", &dir.path().display().to_string())
-            .replace("{http}", &http.to_string())
-            .replace("{audit}", &audit.to_string())
-            .replace("{admin}", &admin.to_string());
-        Plan {
+        let mut plan = Plan {
             dir,
             http,
             audit,
             admin,
-            yaml,
+            yaml: String::new(),
             environment: Vec::new(),
             open_files_max: None,
             under: Vec::new(),
-        }
+        };
+        plan.yaml = plan.fill(yaml);
+        plan
+    }
+
+    /// The text of a configuration with this plan's directory and ports.
+    pub fn fill(&self, yaml: &str) -> String {
+        yaml.replace("{dir}", &self.dir.path().display().to_string())
+            .replace("{http}", &self.http.to_string())
+            .replace("{audit}", &self.audit.to_string())
+            .replace("{admin}", &self.admin.to_string())
     }
 
     /// Adds a variable to the program's environment.
@@ -87,8 +92,13 @@ impl Plan {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        std::fs::write(self.path("config.yaml"), &self.yaml).expect("the configuration file");
+        self.command_as_is(arguments)
+    }
+
+    /// With the configuration file that is there.
+    fn command_as_is(&self, arguments: &[&str]) -> Command {
         let config = self.path("config.yaml");
-        std::fs::write(&config, &self.yaml).expect("the configuration file");
         let mut command = match (self.open_files_max, self.under.split_first()) {
             (None, None) => Command::new(PROGRAM),
             (None, Some((under, words))) => {
@@ -114,9 +124,12 @@ impl Plan {
     }
 
     fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+        self.run_command(self.command(arguments), environment)
+    }
+
+    fn run_command(&self, mut command: Command, environment: &[(&str, &str)]) -> Ended {
         let names = ["run.stdout", "run.stderr"];
         let [out, err] = names.map(|name| File::create(self.path(name)).expect("its output"));
-        let mut command = self.command(arguments);
         command.envs(environment.iter().copied()).stdout(out).stderr(err);
         let mut child = command.spawn().expect("the program starts");
         if !happens_within(RUN_MAX, || matches!(child.try_wait(), Ok(Some(_)))) {
@@ -203,6 +216,16 @@ impl Daemon {
     /// Runs another command with its configuration, to the end.
     pub fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
         self.plan.run_with(arguments, environment)
+    }
+
+    /// The same, with the configuration file as it is now.
+    pub fn run_as_is(&self, arguments: &[&str]) -> Ended {
+        self.plan.run_command(self.plan.command_as_is(arguments), &[])
+    }
+
+    /// The text of a configuration with its directory and ports.
+    pub fn fill(&self, yaml: &str) -> String {
+        self.plan.fill(yaml)
     }
 
     /// Port of the HTTP listener.

@@ -18,8 +18,11 @@ mod openbao;
 mod pipeline;
 mod queue;
 mod receive;
+mod reload;
+mod replay;
 mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
+mod tail;
 mod watching;
 mod wrong;

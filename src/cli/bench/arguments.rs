@@ -15,7 +15,7 @@ const PATH: &str = "/v1/audit";
 const TRY_MAX: Duration = Duration::from_secs(2);
 
 /// `1000`, `1000/s`, `0`.
-pub(super) fn rate(text: &str) -> Result<u64, String> {
+pub(in crate::cli) fn rate(text: &str) -> Result<u64, String> {
     let digits = text.trim().strip_suffix("/s").unwrap_or(text).trim().replace(['_', ','], "");
     let rate: u64 =
         digits.parse().map_err(|_| "write records per second, such as 1000/s, or 0".to_owned())?;

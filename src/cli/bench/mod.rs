@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+pub(super) use self::arguments::rate;
 use self::report::{Process, Report, Source};
 use super::{FAILED, Io, OK, WRONG};
 use crate::load::{self, Messages, Outcome, Plan, Receiver, Records, Run, Snapshot, Target, Usage};

@@ -30,7 +30,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// Lines of one input. Holds a block, and a longer line as far as the bound.
-pub(super) struct Lines<'a> {
+pub(in crate::cli) struct Lines<'a> {
     reader: Box<dyn Read + 'a>,
     bytes_max: usize,
     buffer: Vec<u8>,
@@ -48,11 +48,11 @@ pub(super) struct Lines<'a> {
 
 /// A line of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'l> {
+pub(in crate::cli) struct Line<'l> {
     /// From 1.
-    pub(super) number: u64,
+    pub(in crate::cli) number: u64,
     /// Without the end; `None`: it was longer than the bound and was skipped.
-    pub(super) bytes: Option<&'l [u8]>,
+    pub(in crate::cli) bytes: Option<&'l [u8]>,
 }
 
 impl<'a> Lines<'a> {
@@ -61,7 +61,11 @@ impl<'a> Lines<'a> {
     /// # Errors
     ///
     /// What the first read gives.
-    pub(super) fn new(reader: impl Read + 'a, bytes_max: usize, bytes: Rc<Cell<u64>>) -> io::Result<Self> {
+    pub(in crate::cli) fn new(
+        reader: impl Read + 'a,
+        bytes_max: usize,
+        bytes: Rc<Cell<u64>>,
+    ) -> io::Result<Self> {
         let mut lines = Lines {
             reader: Box::new(Counted { reader, bytes }),
             bytes_max,
@@ -92,17 +96,21 @@ impl<'a> Lines<'a> {
     /// # Errors
     ///
     /// What opening or the first read gives.
-    pub(super) fn open(path: &Path, bytes_max: usize, bytes: Rc<Cell<u64>>) -> io::Result<Lines<'static>> {
+    pub(in crate::cli) fn open(
+        path: &Path,
+        bytes_max: usize,
+        bytes: Rc<Cell<u64>>,
+    ) -> io::Result<Lines<'static>> {
         Lines::new(File::open(path)?, bytes_max, bytes)
     }
 
     /// Whether everything has been read; lines may be left.
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::cli) fn is_over(&self) -> bool {
         self.over
     }
 
     /// The next line of what has been read; a last line without an end is one when the input is over. Does not block.
-    pub(super) fn next(&mut self) -> Option<Line<'_>> {
+    pub(in crate::cli) fn next(&mut self) -> Option<Line<'_>> {
         let unseen = self.buffer.get(self.searched..self.end).unwrap_or_default();
         let (from, to) = match memchr::memchr(b'\n', unseen) {
             Some(at) => {
@@ -134,7 +142,7 @@ impl<'a> Lines<'a> {
     /// # Errors
     ///
     /// What reading gives; for gzip also damage in the data.
-    pub(super) fn read(&mut self) -> io::Result<()> {
+    pub(in crate::cli) fn read(&mut self) -> io::Result<()> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.searched -= self.start;
         self.end -= self.start;

@@ -16,7 +16,7 @@ struct JudgeGroup {
 }
 
 /// Judges records by groups, as the server does: the same decoder, the same index over the rules.
-pub(super) struct Judge {
+pub(in crate::cli) struct Judge {
     groups: Vec<JudgeGroup>,
     /// Number of the group that takes what no group matched.
     fallback: Option<usize>,
@@ -37,14 +37,14 @@ struct Scratch {
 
 /// What made a group match, or fail to.
 #[derive(Debug, PartialEq)]
-pub(super) struct Finding {
+pub(in crate::cli) struct Finding {
     /// Number of the group, for [`Judge::group_name`].
-    pub(super) group: usize,
-    pub(super) kind: FindingKind,
+    pub(in crate::cli) group: usize,
+    pub(in crate::cli) kind: FindingKind,
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum FindingKind {
+pub(in crate::cli) enum FindingKind {
     /// A rule was evaluated.
     Rule {
         /// Its number in the group, from 0.
@@ -61,13 +61,13 @@ pub(super) enum FindingKind {
 
 /// What the groups made of a record.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Verdict {
+pub(in crate::cli) struct Verdict {
     /// Whether a group matched by its rules, or took the record as the fallback.
-    pub(super) matched: bool,
+    pub(in crate::cli) matched: bool,
     /// Numbers of the groups that matched.
-    pub(super) groups: Vec<usize>,
+    pub(in crate::cli) groups: Vec<usize>,
     /// Rules that failed and, when explaining, everything that was looked at.
-    pub(super) findings: Vec<Finding>,
+    pub(in crate::cli) findings: Vec<Finding>,
 }
 
 impl Judge {
@@ -75,7 +75,7 @@ impl Judge {
     ///
     /// # Errors
     /// Every rule that does not compile, with its number and the place in it.
-    pub(super) fn of_rules(texts: &[String], explain: bool) -> Result<Self, Vec<String>> {
+    pub(in crate::cli) fn of_rules(texts: &[String], explain: bool) -> Result<Self, Vec<String>> {
         let mut plan = FieldPlan::new();
         let (mut rules, mut errors) = (Vec::new(), Vec::new());
         for (i, text) in texts.iter().enumerate() {
@@ -89,7 +89,7 @@ impl Judge {
     }
 
     /// Takes the rules of a configuration. `only` names the groups to look at; empty for all.
-    pub(super) fn of_groups(checked: Checked, only: &[String], explain: bool) -> Self {
+    pub(in crate::cli) fn of_groups(checked: Checked, only: &[String], explain: bool) -> Self {
         let Checked { loaded, compiled } = checked;
         let config = loaded.config;
         let wanted = |name: &str| only.is_empty() || only.iter().any(|known| known == name);
@@ -112,17 +112,17 @@ impl Judge {
     }
 
     /// Name of a group; `None`: rules of the command line.
-    pub(super) fn group_name(&self, group: usize) -> Option<&str> {
+    pub(in crate::cli) fn group_name(&self, group: usize) -> Option<&str> {
         self.groups.get(group)?.name.as_deref()
     }
 
     /// Text of a rule by the numbers of its group and itself.
-    pub(super) fn rule_text(&self, group: usize, rule: usize) -> &str {
+    pub(in crate::cli) fn rule_text(&self, group: usize, rule: usize) -> &str {
         self.groups.get(group).and_then(|group| group.rules.get(rule)).map_or("", Rule::source)
     }
 
     /// Sets the time that rules see from now on.
-    pub(super) fn set_now(&mut self, now: SystemTime) {
+    pub(in crate::cli) fn set_now(&mut self, now: SystemTime) {
         self.scratch.eval.set_now(jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
     }
 
@@ -131,7 +131,7 @@ impl Judge {
     /// # Errors
     ///
     /// Why it is no record.
-    pub(super) fn judge(&mut self, frame: &[u8], verdict: &mut Verdict) -> Result<(), DecodeError> {
+    pub(in crate::cli) fn judge(&mut self, frame: &[u8], verdict: &mut Verdict) -> Result<(), DecodeError> {
         let Scratch { decode, eval, index } = &mut self.scratch;
         verdict.matched = false;
         verdict.groups.clear();

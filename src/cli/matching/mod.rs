@@ -1,9 +1,9 @@
 //! `match`: like grep, with rules. Prints the records that match, as they came.
 
-mod input;
+pub(super) mod input;
 pub(crate) mod judge;
 pub(super) mod output;
-mod progress;
+pub(super) mod progress;
 #[cfg(test)]
 mod tests;
 
@@ -128,7 +128,7 @@ pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>)
 }
 
 /// The sizes of all inputs; `None` where one is standard input or has no size.
-fn total_bytes(files: &[PathBuf]) -> Option<u64> {
+pub(super) fn total_bytes(files: &[PathBuf]) -> Option<u64> {
     files
         .iter()
         .map(|file| std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file).map(|m| m.len()))

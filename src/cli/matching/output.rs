@@ -84,7 +84,7 @@ impl Printer {
 }
 
 /// `group "a", rule 2`, or `rule 2` of the command line.
-pub(super) fn finding_name(finding: &Finding, judge: &Judge) -> String {
+pub(in crate::cli) fn finding_name(finding: &Finding, judge: &Judge) -> String {
     let rule = match finding.kind {
         FindingKind::Rule { number, .. } => Some(number + 1),
         FindingKind::NoRules | FindingKind::Fallback => None,

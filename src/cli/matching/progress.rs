@@ -17,10 +17,10 @@ const EVERY: Duration = Duration::from_millis(200);
 const LINES: u32 = 512;
 
 /// A line like ` 45 %  1.2 of 2.7 GiB, 34 s left`, drawn anew now and then and removed at the end.
-pub(super) struct Progress {
+pub(in crate::cli) struct Progress {
     /// Bytes of all inputs; `None`: not to be drawn, or not known.
     total: Option<u64>,
-    pub(super) read: Rc<Cell<u64>>,
+    pub(in crate::cli) read: Rc<Cell<u64>>,
     started: Instant,
     drawn: Option<Instant>,
     countdown: u32,
@@ -28,13 +28,13 @@ pub(super) struct Progress {
 
 impl Progress {
     /// `total` is the size of all inputs, when it is known and somebody looks.
-    pub(super) fn new(total: Option<u64>) -> Self {
+    pub(in crate::cli) fn new(total: Option<u64>) -> Self {
         let total = total.filter(|bytes| *bytes > 0);
         Progress { total, read: Rc::default(), started: clock::now(), drawn: None, countdown: LINES }
     }
 
     /// Called for every line.
-    pub(super) fn line(&mut self, err: &mut dyn Write) {
+    pub(in crate::cli) fn line(&mut self, err: &mut dyn Write) {
         let Some(total) = self.total else { return };
         self.countdown -= 1;
         if self.countdown > 0 {
@@ -51,7 +51,7 @@ impl Progress {
     }
 
     /// Removes the line.
-    pub(super) fn end(&mut self, err: &mut dyn Write) {
+    pub(in crate::cli) fn end(&mut self, err: &mut dyn Write) {
         if self.drawn.take().is_some() {
             let _ = write!(err, "\r\x1b[K").and_then(|()| err.flush());
         }

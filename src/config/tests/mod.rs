@@ -168,7 +168,8 @@ fn the_sample_group_of_the_example_is_read_as_written() {
     assert!((messaging.rate_per_s - 1.0).abs() < f64::EPSILON);
     let test = &loaded.config.tests[0];
     assert_eq!(test.groups, ["critical_events"]);
-    let record: serde_json::Value = serde_json::from_str(&test.record).expect("JSON");
+    let TestInput::Record(record) = &test.input else { panic!("{test:?}") };
+    let record: serde_json::Value = serde_json::from_str(record).expect("JSON");
     assert_eq!(record["auth"]["policy_results"]["allowed"], true);
 }
 
