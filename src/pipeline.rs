@@ -1,9 +1,9 @@
 //! What happens to a frame: decode, match, write log lines, hand tasks to the sinks, count. Read this first.
 //!
 //! Everything runs inline on the thread that received the frame, as long as log files take their lines at once. A log file that does
-//! not (it hangs, or each append is synced) has a lane ([`lanes`]): a batch that would have to wait for it goes there, and the
-//! thread goes on with the next request; the lane's thread writes the batch and ends it by the same code ([`outlets`]). A group of
-//! threads has one permit fewer than threads to be inside an append ([`permits`]), so that one of them always goes on, whatever hangs.
+//! not (it hangs, or each append is synced) has a lane (`lanes`): a batch that would have to wait for it goes there, and the
+//! thread goes on with the next request; the lane's thread writes the batch and ends it by the same code (`outlets`). A group of
+//! threads has one permit fewer than threads to be inside an append (`permits`), so that one of them always goes on, whatever hangs.
 //! Nothing here takes a lock that a rotation, another record's file or network I/O, or a slow sink could hold; a task is handed to a
 //! bounded queue or dropped with a counted reason.
 //!
