@@ -24,17 +24,7 @@ pub(super) struct Evaluator<S: Service> {
 impl<S: Service> Evaluator<S> {
     pub(super) fn run(&mut self) {
         let mut taken = Datagrams::default();
-        loop {
-            self.heartbeat.beat();
-            match self.ring.take(&mut taken, WAIT, clock::now()) {
-                Taken::Some => {
-                    self.hand_over(&taken);
-                    taken.clear();
-                }
-                Taken::None => {}
-                Taken::End => return,
-            }
-        }
+        while self.take_what_comes(&mut taken) {}
     }
 
     /// The standby's life: called, it takes until nothing has come for a while.
@@ -42,19 +32,23 @@ impl<S: Service> Evaluator<S> {
         let mut taken = Datagrams::default();
         loop {
             self.heartbeat.beat();
-            if !self.ring.wait_for_call(WAIT, clock::now()) {
-                continue;
+            if self.ring.wait_for_call(WAIT, clock::now()) && !self.take_what_comes(&mut taken) {
+                return;
             }
-            loop {
-                self.heartbeat.beat();
-                match self.ring.take(&mut taken, WAIT, clock::now()) {
-                    Taken::Some => {
-                        self.hand_over(&taken);
-                        taken.clear();
-                    }
-                    Taken::None => break,
-                    Taken::End => return,
+        }
+    }
+
+    /// Takes until nothing has come for a while. False: nothing more will come.
+    fn take_what_comes(&mut self, taken: &mut Datagrams) -> bool {
+        loop {
+            self.heartbeat.beat();
+            match self.ring.take(taken, WAIT, clock::now()) {
+                Taken::Some => {
+                    self.hand_over(taken);
+                    taken.clear();
                 }
+                Taken::None => return true,
+                Taken::End => return false,
             }
         }
     }
