@@ -8,4 +8,5 @@ mod crash;
 mod faults;
 mod flow;
 mod promise;
+mod reload;
 mod threads;
