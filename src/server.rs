@@ -22,6 +22,7 @@ use crate::control::{Control, Parts};
 use crate::listener::{self, Endpoint, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions};
 use crate::log_file::{LogFiles, LogKeeper};
 use crate::metrics::{self, Registry};
+use crate::pipeline::Pipeline;
 use crate::rule_group::{Checked, Compiled};
 use crate::service::Gateway;
 use crate::side_effect::SideEffects;
@@ -217,7 +218,9 @@ impl Server {
             }
             // Whoever hangs in the write to a log file does not come back sooner when the program is killed.
             let live = self.gateway.live();
-            let excused = |thread| live.pipeline.logs().any(|log| log.flights().has_thread(thread));
+            let logs_in_use = || self.outgoing.iter().map(Outgoing::pipeline).chain([&*live.pipeline]);
+            let excused =
+                |thread| logs_in_use().flat_map(Pipeline::logs).any(|log| log.flights().has_thread(thread));
             match watchdog.due(clock::now(), excused) {
                 Ok(false) => {}
                 Ok(true) => {
