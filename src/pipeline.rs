@@ -69,9 +69,12 @@ impl Worker {
     pub fn by_lanes() -> Worker {
         Worker { by_lanes: true, ..Worker::default() }
     }
-}
 
-impl Worker {
+    /// Whether something was handed to the store and nobody has seen to the sync yet: [`Pipeline::commit`] or [`Pipeline::nudge`] is due.
+    pub fn owes_sync(&self) -> bool {
+        self.unsynced
+    }
+
     /// For another pipeline of the same store: fresh buffers, and a sync that is due stays due.
     pub fn renew(&mut self) {
         let Worker { unsynced, by_lanes, .. } = *self;

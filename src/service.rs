@@ -312,11 +312,15 @@ impl Service for Gateway {
 
     fn after_events(&self, worker: &mut Worker) {
         // The store is the same in every configuration of a process.
-        self.live.load().pipeline.commit(&mut worker.pipeline);
+        if worker.pipeline.owes_sync() {
+            self.live.load().pipeline.commit(&mut worker.pipeline);
+        }
     }
 
     fn after_datagrams(&self, worker: &mut Worker) {
-        self.live.load().pipeline.nudge(&mut worker.pipeline);
+        if worker.pipeline.owes_sync() {
+            self.live.load().pipeline.nudge(&mut worker.pipeline);
+        }
     }
 }
 

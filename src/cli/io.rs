@@ -4,6 +4,13 @@ use std::io::{self, BufWriter, IsTerminal, Read, Write};
 
 use super::{FAILED, OK};
 
+/// How a command prints what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
 /// What a command reads and writes. The process's own streams, or a test's buffers.
 pub struct Io<'a> {
     /// Standard input.

@@ -1,12 +1,11 @@
 //! `reload`: has a running server put its configuration to use anew, after it was checked.
 
-use std::path::PathBuf;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::matching::output::printable;
-use super::{FAILED, Io, WRONG, socket};
-use crate::config::{self, Overrides};
+use super::socket::Socket;
+use super::{FAILED, Io, WRONG, io::Format, socket};
+use crate::config::Overrides;
 use crate::control::reload::Applied;
 use crate::control::{Client, ClientError};
 
@@ -26,23 +25,16 @@ Exit code: 0 it is in use, 1 it is not and the old one stays, or no server runs 
 /// Arguments of `reload`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The server's control socket [default: that of the configuration]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    server: Socket,
     /// What to print
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 /// Asks the server, and tells what became of it.
 pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let Some(path) = find(arguments, overrides, io) else { return WRONG };
+    let Some(path) = arguments.server.find_despite_mistakes(overrides, io) else { return WRONG };
     match Client::at(&path).post::<Applied>("/v1/reload", &serde_json::json!({})) {
         Ok(applied) => io.print(&match arguments.format {
             Format::Json => serde_json::to_string(&applied).unwrap_or_default() + "\n",
@@ -54,23 +46,10 @@ pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>)
                     io.say(&problem.split('\n').map(printable).collect::<Vec<_>>().join("\n"))
                 });
             }
-            io.say(&format!("{path:?}: {error}"));
-            match error {
-                ClientError::NoServer(_) | ClientError::Refused { status: 422 | 503, .. } => FAILED,
-                _ => WRONG,
-            }
+            let code = socket::failed(&path, &error, io);
+            if matches!(error, ClientError::Refused { status: 422 | 503, .. }) { FAILED } else { code }
         }
     }
-}
-
-/// The socket. A configuration with mistakes does not keep the server from being asked: it tells of the same mistakes.
-fn find(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> Option<PathBuf> {
-    let named = arguments.socket.clone();
-    let path = named.or_else(|| match super::load(overrides) {
-        Ok(_) => None,
-        Err(_) => config::control_path(overrides),
-    });
-    socket::find(path.as_deref(), overrides, io)
 }
 
 fn text(applied: &Applied) -> String {

@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::matching::input::Lines;
 use super::matching::output::printable;
 use super::matching::progress::Progress;
-use super::{FAILED, Io, OK, WRONG, bench, matching, socket};
+use super::socket::Socket;
+use super::{FAILED, Io, OK, WRONG, bench, io::Format, matching, socket};
 use crate::clock;
 use crate::config::{Config, Overrides};
 use crate::control::{Client, ClientError};
@@ -45,21 +46,14 @@ pub(super) struct Arguments {
     /// Records per second; 0: as fast as they are taken
     #[arg(long, value_name = "N/s", default_value = "0", value_parser = bench::rate)]
     rate: u64,
-    /// The server's control socket [default: that of the configuration]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    server: Socket,
     /// What to print at the end
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
     /// Files with one audit entry a line, gzip or not; - is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Why it does not go on.
@@ -73,11 +67,10 @@ enum Stop {
 
 /// Sends all inputs and tells what became of them.
 pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let Some(path) = socket::find(arguments.socket.as_deref(), overrides, io) else { return WRONG };
+    let Some(path) = arguments.server.find(overrides, io) else { return WRONG };
     let client = Client::at(&path);
     if let Err(error) = client.probe() {
-        io.say(&format!("{path:?}: {error}"));
-        return if matches!(error, ClientError::NoServer(_)) { FAILED } else { WRONG };
+        return socket::failed(&path, &error, io);
     }
     let total = if io.err_is_terminal { matching::total_bytes(&arguments.files) } else { None };
     let mut run = Run {

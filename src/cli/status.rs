@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::matching::output::printable;
-use super::{FAILED, Io, OK, WRONG, socket};
+use super::{Io, OK, WRONG, io::Format, socket};
 use crate::config::Overrides;
+use crate::control::Client;
 use crate::control::status::Status;
-use crate::control::{Client, ClientError};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -35,26 +35,17 @@ pub(super) struct Arguments {
     watch: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 /// Goes home and clears what is behind: less flicker than clearing all first.
 const HOME: &str = "\x1b[H\x1b[J";
 
 /// Prints the status, once or again and again.
 pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let Some(path) = socket::find(None, overrides, io) else { return WRONG };
+    let Some(path) = socket::find(overrides, io) else { return WRONG };
     let client = Client::at(&path);
     loop {
         let status: Status = match client.get("/v1/status") {
             Ok(status) => status,
-            Err(error) => {
-                io.say(&format!("{path:?}: {error}"));
-                return if matches!(error, ClientError::NoServer(_)) { FAILED } else { WRONG };
-            }
+            Err(error) => return socket::failed(&path, &error, io),
         };
         let text = match arguments.format {
             Format::Json => serde_json::to_string(&status).unwrap_or_default() + "\n",

@@ -1,14 +1,13 @@
 //! `tail`: what the groups of a running server match, as it comes.
 
-use std::path::PathBuf;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::Value;
 
 use super::matching::output::printable;
-use super::{FAILED, Io, OK, WRONG, socket};
+use super::socket::Socket;
+use super::{FAILED, Io, OK, WRONG, io::Format, socket};
 use crate::config::Overrides;
-use crate::control::{Client, ClientError, encode};
+use crate::control::{Client, encode};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -34,31 +33,21 @@ pub(super) struct Arguments {
     /// End after so many matches
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     lines: Option<u64>,
-    /// The server's control socket [default: that of the configuration]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    server: Socket,
     /// What to print: one line of what matters, or the whole record within JSON
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 /// Follows until the end.
 pub(super) fn run(arguments: &Arguments, overrides: &Overrides, io: &mut Io<'_>) -> u8 {
-    let Some(path) = socket::find(arguments.socket.as_deref(), overrides, io) else { return WRONG };
+    let Some(path) = arguments.server.find(overrides, io) else { return WRONG };
     let groups: Vec<String> =
         arguments.group.iter().map(|group| format!("group={}", encode(group))).collect();
     let mut lines = match Client::at(&path).follow(&format!("/v1/tail?{}", groups.join("&"))) {
         Ok(lines) => lines,
-        Err(error) => {
-            io.say(&format!("{path:?}: {error}"));
-            return if matches!(error, ClientError::NoServer(_)) { FAILED } else { WRONG };
-        }
+        Err(error) => return socket::failed(&path, &error, io),
     };
     let mut left = arguments.lines;
     loop {

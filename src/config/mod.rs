@@ -274,6 +274,13 @@ pub struct Messaging {
     pub digest_window: Duration,
 }
 
+impl Messaging {
+    /// The same wherever it stands in the file: for comparing two configurations.
+    pub fn placeless(&self) -> Messaging {
+        Messaging { template_line: 0, ..self.clone() }
+    }
+}
+
 /// `messaging.type` with its keys.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]

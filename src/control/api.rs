@@ -58,8 +58,6 @@ pub struct Api {
 /// Buffers of one thread.
 pub(super) struct ApiWorker {
     ingest: Worker,
-    decode: DecodeScratch,
-    eval: EvalScratch,
 }
 
 /// A request.
@@ -91,7 +89,7 @@ impl Api {
     pub(super) fn worker(&self) -> ApiWorker {
         // A log file that hangs must not cost the operator one of these few threads.
         let ingest = Worker::by_lanes();
-        ApiWorker { ingest, decode: DecodeScratch::default(), eval: EvalScratch::default() }
+        ApiWorker { ingest }
     }
 
     /// Answers a request. May block for the store's disk, and with `POST /v1/audit` until the records are acked.
@@ -101,7 +99,7 @@ impl Api {
         };
         match (request.method, route) {
             ("GET", "status") => Answer::json(&status::status(&self.parts, &self.listeners, self.started)),
-            ("POST", "match") => self.explain(request.body, worker),
+            ("POST", "match") => self.explain(request.body),
             ("POST", "audit") => self.feed(request.body, worker),
             ("POST", "reload") => self.reload(),
             (_, "status" | "tail") => not_allowed("GET"),
@@ -116,21 +114,20 @@ impl Api {
     }
 
     /// What the running rules make of a record; nothing is done with it.
-    fn explain(&self, body: &[u8], worker: &mut ApiWorker) -> Answer {
+    fn explain(&self, body: &[u8]) -> Answer {
         let pipeline = &self.parts.gateway.live().pipeline;
-        // Another configuration than the last time may read other fields.
-        (worker.decode, worker.eval) = Default::default();
-        let record = match pipeline.decoder().decode(body.trim_ascii(), &mut worker.decode) {
+        let (mut decode, mut eval) = (DecodeScratch::default(), EvalScratch::default());
+        let record = match pipeline.decoder().decode(body.trim_ascii(), &mut decode) {
             Ok(record) => record,
             Err(error) => {
                 let what = format!("the body is no audit entry: {error}");
                 return Answer::error(400, &what, "send one audit entry, as it stands in an audit log");
             }
         };
-        worker.eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
+        eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
         let name = pipeline.fallback().map(|group| &group.name);
         let fallback = pipeline.groups().iter().position(|group| Some(&group.name) == name);
-        Answer::json(&judge::explain_groups(pipeline.groups(), fallback, &record, &mut worker.eval))
+        Answer::json(&judge::explain_groups(pipeline.groups(), fallback, &record, &mut eval))
     }
 
     /// Takes records as the HTTP listener does, and answers when that one would.

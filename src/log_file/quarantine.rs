@@ -49,23 +49,19 @@ impl Quarantine {
 
     /// The entry of one frame, to be appended to [`Quarantine::file`]: a line without its newline.
     pub fn entry(listener: &str, reason: &str, detail: &str, raw: &[u8], now: SystemTime) -> Vec<u8> {
-        entry(listener, reason, detail, raw, now)
+        let text = std::str::from_utf8(raw).ok();
+        let time = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let entry = Entry {
+            time: format!("{time:.3}"),
+            listener,
+            reason,
+            detail,
+            bytes: raw.len(),
+            raw: text,
+            raw_base64: text.is_none().then(|| STANDARD.encode(raw)),
+        };
+        serde_json::to_vec(&entry).expect("strings and a number always serialise")
     }
-}
-
-fn entry(listener: &str, reason: &str, detail: &str, raw: &[u8], now: SystemTime) -> Vec<u8> {
-    let text = std::str::from_utf8(raw).ok();
-    let time = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    let entry = Entry {
-        time: format!("{time:.3}"),
-        listener,
-        reason,
-        detail,
-        bytes: raw.len(),
-        raw: text,
-        raw_base64: text.is_none().then(|| STANDARD.encode(raw)),
-    };
-    serde_json::to_vec(&entry).expect("strings and a number always serialise")
 }
 
 #[cfg(test)]
@@ -75,18 +71,24 @@ mod tests {
     use base64::Engine as _;
     use proptest::prelude::*;
 
-    use super::{STANDARD, entry};
+    use super::{Quarantine, STANDARD};
 
     #[test]
     fn an_entry_reads_as_documented() {
         let at = UNIX_EPOCH + Duration::from_millis(1_795_499_290_302);
         assert_eq!(
-            String::from_utf8(entry("tcp", "not_json", "expected a value", b"not \"a\" record\n", at))
-                .expect("UTF-8"),
+            String::from_utf8(Quarantine::entry(
+                "tcp",
+                "not_json",
+                "expected a value",
+                b"not \"a\" record\n",
+                at
+            ))
+            .expect("UTF-8"),
             r#"{"time":"2026-11-24T05:48:10.302Z","listener":"tcp","reason":"not_json","detail":"expected a value","bytes":15,"raw":"not \"a\" record\n"}"#
         );
         assert_eq!(
-            String::from_utf8(entry("udp", "not_utf8", "", b"\xff\x00", at)).expect("UTF-8"),
+            String::from_utf8(Quarantine::entry("udp", "not_utf8", "", b"\xff\x00", at)).expect("UTF-8"),
             r#"{"time":"2026-11-24T05:48:10.302Z","listener":"udp","reason":"not_utf8","detail":"","bytes":2,"raw_base64":"/wA="}"#
         );
     }
@@ -97,7 +99,7 @@ mod tests {
             proptest::collection::vec(any::<u8>(), 0..200),
             "\\PC{0,60}[\r\n\u{2028}\u{0}]{0,3}".prop_map(String::into_bytes),
         ], detail in "\\PC{0,20}") {
-            let line = entry("http", "r", &detail, &raw, UNIX_EPOCH);
+            let line = Quarantine::entry("http", "r", &detail, &raw, UNIX_EPOCH);
             prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
             let back: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
             prop_assert_eq!(back["bytes"].as_u64(), Some(raw.len() as u64));

@@ -291,8 +291,9 @@ impl Tended {
         }
         let lately = self.rotated.iter().filter(|at| since(at) < SPARES_FOR).count();
         let size = self.named.size.load(Ordering::Relaxed);
-        let early = self.file.spare_at() == 0;
-        let due = early || size >= self.file.spare_at() || self.named.spent.load(Ordering::Relaxed);
+        let spare_at = self.file.options().spare_at();
+        let early = spare_at == 0;
+        let due = early || size >= spare_at || self.named.spent.load(Ordering::Relaxed);
         match (due, lately) {
             (false, 0) => 0,
             (_, lately) => (2 * lately).clamp(if early { 2 } else { 1 }, SPARES_MAX),

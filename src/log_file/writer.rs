@@ -50,6 +50,11 @@ impl From<&config::LogFile> for Options {
 }
 
 impl Options {
+    /// Size at which the keeper makes a spare; 0: there is one from the start.
+    pub(super) fn spare_at(&self) -> u64 {
+        if self.bytes_max <= EARLY_SPARE_BYTES { 0 } else { self.bytes_max / 2 }
+    }
+
     /// Rotated files are looked after.
     pub(super) fn archives(&self) -> bool {
         self.backups_max > 0 || self.age_days_max > 0 || self.compress
@@ -192,7 +197,8 @@ impl LogFile {
         let Some(_pass) = current.gate.enter() else {
             return self.kept_out(current);
         };
-        let Some(room) = self.reserve(current, lines) else {
+        let options = self.options();
+        let Some(room) = self.reserve(current, lines, &options) else {
             return Ok(Turn::Again);
         };
         let lines = &lines[..room.lines];
@@ -209,7 +215,7 @@ impl LogFile {
         if fs::link_count(&description)? == 0 && self.replace_unlinked(current)? {
             return Ok(Turn::Again);
         }
-        self.make_durable(current, &description)?;
+        self.make_durable(current, &description, options.sync)?;
         Ok(Turn::Wrote(lines.len()))
     }
 
@@ -231,12 +237,16 @@ impl LogFile {
     }
 
     /// Takes room for as many of the lines as belong into this generation; `None`: the generation has been replaced.
-    fn reserve(&self, current: &Guard<Arc<Generation>>, lines: &[Cow<'_, [u8]>]) -> Option<Room> {
+    fn reserve(
+        &self,
+        current: &Guard<Arc<Generation>>,
+        lines: &[Cow<'_, [u8]>],
+        options: &Options,
+    ) -> Option<Room> {
         let spent = current.spent.load(Ordering::Acquire);
         let mut start = current.size.load(Ordering::Acquire);
         loop {
-            let room =
-                if spent && start > 0 { None } else { Room::within(self.options().bytes_max, start, lines) };
+            let room = if spent && start > 0 { None } else { Room::within(options.bytes_max, start, lines) };
             let Some(room) = room else { return self.rotate(current, lines) };
             match current.size.compare_exchange_weak(
                 start,
@@ -245,7 +255,7 @@ impl LogFile {
                 Ordering::Acquire,
             ) {
                 Ok(_) => {
-                    let half = self.spare_at();
+                    let half = options.spare_at();
                     if start < half && half <= start + room.bytes {
                         self.wake_keeper();
                     }
@@ -268,12 +278,6 @@ impl LogFile {
         let _ = self.current.compare_and_swap(full, next);
         self.wake_keeper();
         None
-    }
-
-    /// Size at which the keeper makes a spare; 0: there is one from the start.
-    pub(super) fn spare_at(&self) -> u64 {
-        let max = self.options().bytes_max;
-        if max <= EARLY_SPARE_BYTES { 0 } else { max / 2 }
     }
 
     /// The kernel took only the first bytes: nobody enters until the keeper has cut them out.
@@ -347,8 +351,13 @@ impl LogFile {
 
     /// Whoever brings many records in one append has them share one sync. After a failed sync the kernel may have dropped the pages, so
     /// the file takes no more and is rotated out.
-    fn make_durable(&self, current: &Generation, description: &Description<'_>) -> io::Result<()> {
-        match self.options().sync {
+    fn make_durable(
+        &self,
+        current: &Generation,
+        description: &Description<'_>,
+        sync: SyncPolicy,
+    ) -> io::Result<()> {
+        match sync {
             SyncPolicy::Never => Ok(()),
             SyncPolicy::Always => {
                 self.syncs.inc();

@@ -100,10 +100,7 @@ fn named<'c>(config: &'c Config, name: &str) -> Option<&'c RuleGroup> {
 
 fn group_changes(before: &RuleGroup, after: &RuleGroup) -> Option<String> {
     let texts = |rules: &[RuleText]| rules.iter().map(|rule| rule.text.clone()).collect::<Vec<_>>();
-    // Where it stands in the file is no change.
-    let placeless = |messaging: &Option<Messaging>| {
-        messaging.clone().map(|messaging| Messaging { template_line: 0, ..messaging })
-    };
+    let placeless = |messaging: &Option<Messaging>| messaging.as_ref().map(Messaging::placeless);
     let parts = [
         ("rules", texts(&before.rules) != texts(&after.rules)),
         ("log_file", before.log_file != after.log_file),

@@ -148,10 +148,10 @@ fn messaging_sink(
     })
 }
 
-/// What two sinks of one name are compared by. Where the template stands in the file changes nothing.
+/// What two sinks of one name are compared by.
 fn settings(group: &RuleGroup, messaging: &Messaging) -> SinkSettings {
     let file = group.log_file.as_ref().map(|file| file.file_path.clone());
-    SinkSettings::Messaging(Box::new(Messaging { template_line: 0, ..messaging.clone() }), file)
+    SinkSettings::Messaging(Box::new(messaging.placeless()), file)
 }
 
 /// The digest names the group's log file: what was not told is there.

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 pub(super) use self::arguments::rate;
 use self::report::{Process, Report, Source};
-use super::{FAILED, Io, OK, WRONG};
+use super::{FAILED, Io, OK, WRONG, io::Format};
 use crate::load::{self, Messages, Outcome, Plan, Receiver, Records, Run, Snapshot, Target, Usage};
 use crate::secret::Secret;
 use crate::signal::Signals;
@@ -86,12 +86,6 @@ enum Kind {
     Udp,
     /// Lines over a Unix stream socket
     Unix,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// How often the progress line is drawn, and how soon a signal or the end is noticed.

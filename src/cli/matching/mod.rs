@@ -10,13 +10,13 @@ mod tests;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use self::input::Lines;
 use self::judge::{FindingKind, Judge, Verdict};
 use self::output::Printer;
 use self::progress::Progress;
-use super::{FAILED, Io, OK, WRONG, say_problems, say_warnings};
+use super::{FAILED, Io, OK, WRONG, io::Format, say_problems, say_warnings};
 use crate::clock;
 use crate::config::{self, Config, Overrides};
 
@@ -59,12 +59,6 @@ pub(super) struct Arguments {
     /// Files with one audit entry a line, gzip or not; - is standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// What a run has counted.

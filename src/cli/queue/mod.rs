@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::desk::{Access, Desk, DeskError};
-use super::{FAILED, Io, OK, WRONG};
+use super::{FAILED, Io, OK, WRONG, io::Format};
 use crate::config::Overrides;
 use crate::control::Selection;
 use crate::control::tasks::{Changed, FilterError, State, task_id};
@@ -106,12 +106,6 @@ struct Place {
     /// What to print
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Which tasks are meant.
