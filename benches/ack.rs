@@ -5,6 +5,9 @@
 //! - `unmatched`: decoded, ten rules, nothing written; what most records are.
 //! - `matched`: the same and one line appended to the group's log file.
 //! - `sinks hung`: the same as matched, while the group's webhook accepts connections and never answers.
+//! - `two files`: the same as matched, with one group more, for whose file nothing comes.
+//! - `disk hung`: the same, while eight records wait for that file, whose disk hangs (a frozen file system; needs the right to mount, left
+//!   out otherwise).
 //!
 //! Open loop: 8 connections, 1,000 requests a second in all, latency from the instant at which a request was due. Closed
 //! loop: 8 connections as fast as answers come. Read the ratios, not the figures.
@@ -17,27 +20,35 @@
     reason = "a bench program measures time and prints"
 )]
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/frozen.rs"]
+mod frozen;
 mod support;
 #[path = "../tests/support/mod.rs"]
 mod testing;
 
 use daemon::Daemon;
+use frozen::Disk;
 use support::args::{Arguments, median};
 use support::floor::Floor;
 use support::load::{Outcome, closed_loop, open_loop};
 use support::{RECORDS, record};
-use testing::TempDir;
+use testing::{TempDir, wait_until};
 
 /// Name, address and the requests that it is sent.
 type Server<'a> = (&'static str, SocketAddr, &'a [Vec<u8>]);
-const SERVERS: usize = 6;
 const MATCHED: usize = 3;
 const SINKS_HUNG: usize = 5;
+const TWO_FILES: usize = 6;
+const DISK_HUNG: usize = 7;
+/// Records that wait for the hanging disk, each on a connection of its own.
+const WAITING: usize = 8;
 const CONNECTIONS: usize = 8;
 const OPEN_LOOP_PER_SECOND: u32 = 1000;
 
@@ -66,14 +77,21 @@ fn main() {
     };
     let mixed = requests(&RECORDS.lines().collect::<Vec<_>>());
     let (unmatched, matched) = (requests(&[record(false)]), requests(&[record(true)]));
-    let servers: [Server<'_>; SERVERS] = [
+    let beside = with_second_file(&dir.join("beside"), &dir.join("beside"));
+    let hanging = with_hung_disk(&dir.join("hanging"));
+    let mut servers: Vec<Server<'_>> = vec![
         ("floor", floor.address(), &mixed),
         ("mixed", plain.http(), &mixed),
         ("unmatched", plain.http(), &unmatched),
         ("matched", plain.http(), &matched),
         ("floor again", floor.address(), &mixed),
         ("sinks hung", with_hung_sink.http(), &matched),
+        ("two files", beside.http(), &matched),
     ];
+    match &hanging {
+        Ok(hanging) => servers.push(("disk hung", hanging.daemon.http(), &matched)),
+        Err(why) => println!("left out: disk hung ({why})"),
+    }
     for (kind, run) in [("open loop", open as Run), ("closed loop", closed as Run)] {
         let mut rounds: Vec<Vec<Outcome>> = vec![Vec::new(); servers.len()];
         for round in 0..options.rounds {
@@ -88,6 +106,41 @@ fn main() {
         }
         report(kind, &servers, &rounds);
     }
+}
+
+/// Its second group has a file below `second`.
+fn with_second_file(dir: &Path, second: &Path) -> Daemon {
+    let file = second_file(second);
+    let group = "  - name: second\n    rules: ['Request.Path startsWith \"second/\"']\n";
+    Daemon::start_with(dir, None, &format!("{group}    log_file: {{ file_path: {file} }}\n"))
+}
+
+fn second_file(below: &Path) -> String {
+    below.join("second.log").display().to_string()
+}
+
+/// The disk goes first: it thaws, and the program can end.
+struct Hanging {
+    _disk: Disk,
+    _waiting: Vec<TcpStream>,
+    daemon: Daemon,
+}
+
+/// The disk of its second file hangs, and records wait for it.
+fn with_hung_disk(dir: &Path) -> Result<Hanging, String> {
+    let mut disk = Disk::mount(dir)?;
+    let daemon = with_second_file(dir, disk.path());
+    disk.freeze()?;
+    let entry = r#"{"type":"request","request":{"id":"1","operation":"read","path":"second/a"}}"#;
+    let send = |_| {
+        let mut client = TcpStream::connect(daemon.http()).expect("a connection");
+        client.write_all(&support::request(entry.as_bytes())).expect("sent");
+        client
+    };
+    let waiting = (0..WAITING).map(send).collect();
+    let stuck = format!("log_write_stuck_seconds{{file=\"{}\"}}", second_file(disk.path()));
+    wait_until("a write hangs", || daemon.metric(&stuck) > 0.0);
+    Ok(Hanging { _disk: disk, _waiting: waiting, daemon })
 }
 
 /// A figure of a run.
@@ -123,9 +176,15 @@ fn report(kind: &str, servers: &[Server<'_>], rounds: &[Vec<Outcome>]) {
         }
         println!();
     }
-    let (matched, hung) = (&rounds[MATCHED], &rounds[SINKS_HUNG]);
     for (label, figure) in figures {
-        let ratio = median(hung.iter().zip(matched).map(|(h, m)| figure(h) / figure(m)).collect());
-        println!("  sinks hung / no sinks, {label}: {ratio:.2}x");
+        let ratio = |with: usize, without: usize| {
+            let pairs = rounds[with].iter().zip(&rounds[without]);
+            median(pairs.map(|(w, wo)| figure(w) / figure(wo)).collect())
+        };
+        print!("  sinks hung / no sinks, {label}: {:.2}x", ratio(SINKS_HUNG, MATCHED));
+        if servers.len() > DISK_HUNG {
+            print!("; disk hung / two files, {label}: {:.2}x", ratio(DISK_HUNG, TWO_FILES));
+        }
+        println!();
     }
 }
