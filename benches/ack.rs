@@ -139,7 +139,9 @@ fn with_hung_disk(dir: &Path) -> Result<Hanging, String> {
     };
     let waiting = (0..WAITING).map(send).collect();
     let stuck = format!("log_write_stuck_seconds{{file=\"{}\"}}", second_file(disk.path()));
+    let threads = daemon.threads("ingest-");
     wait_until("a write hangs", || daemon.metric(&stuck) > 0.0);
+    wait_until("threads that hang are replaced", || daemon.threads("ingest-") > threads);
     Ok(Hanging { _disk: disk, _waiting: waiting, daemon })
 }
 

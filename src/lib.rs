@@ -66,7 +66,8 @@
 //! | received datagrams (`listener::udp`) | a mutex | copying a batch, or taking a piece out |
 //!
 //! A sync of the store holds up one thread of the pool at most, and the pool has one more for it. Log files that hang hold up all threads
-//! but one of the pool at most, and it has one more for that; what comes later goes by the files' lanes (`pipeline::lanes`).
+//! but one of the pool at most, and it has one more for that; what comes later goes by the files' lanes (`pipeline::lanes`). Threads that hang
+//! for longer than a second are replaced, each once.
 //!
 //! # Words
 //!

@@ -183,6 +183,11 @@ impl Pipeline {
         self
     }
 
+    /// The pool has so many threads more, and as many more may be inside an append. That goes for what succeeds this pipeline, too.
+    pub fn more_writers(&self, threads: usize) {
+        self.permits[0].add(threads);
+    }
+
     /// What the groups match is shown there. To be called before the first frame.
     #[must_use]
     pub fn tapped(mut self, taps: Arc<Taps>) -> Self {

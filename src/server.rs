@@ -191,12 +191,21 @@ impl Server {
         let mut watchdog = Watchdog::new(sd_notify::watchdog_enabled(), threads, clock::now());
         // The threads of the last complaint.
         let mut silent = String::new();
+        let mut complained = false;
         let mut store =
             self.store.as_ref().map(|store| durable::Watch::new(durable::ledger(store), &self.registry));
         let mut logs = logs::Watch::new(&self.gateway.live().pipeline);
         loop {
             for (level, line) in logs.look() {
                 log::log!(level, "{line}");
+            }
+            if logs.any_hangs()
+                && let Err(e) = self.replace_held(&logs, &mut watchdog)
+                && !std::mem::replace(&mut complained, true)
+            {
+                log::error!(
+                    "no thread can be started in the place of those that hang in writes to log files: {e}"
+                );
             }
             if let Some((level, line)) = store.as_mut().and_then(|store| store.look(clock::now())) {
                 log::log!(level, "{line}");
@@ -234,6 +243,17 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Has other threads take the places of those of the pool that hang in the write to a log file.
+    fn replace_held(&self, logs: &logs::Watch, watchdog: &mut Watchdog) -> io::Result<()> {
+        let held = self.pool.heartbeats().iter().filter(|thread| logs.holds(thread.number())).count();
+        while let Some(thread) = self.pool.make_up_for(held)? {
+            self.gateway.live().pipeline.more_writers(1);
+            log::warn!("{held} threads hang in writes to log files; {} is started", thread.thread);
+            watchdog.add(thread, clock::now());
+        }
+        Ok(())
     }
 
     fn reopen(&self) {

@@ -89,6 +89,14 @@ impl Daemon {
         kb.unwrap_or(f64::NAN) / 1000.0
     }
 
+    /// How many of its threads have names that begin so.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks =
+            std::fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|found| found.starts_with(name)).count()
+    }
+
     /// A figure of its metrics, without the common prefix; 0 when it is not there.
     pub fn metric(&self, name: &str) -> f64 {
         let mut stream = TcpStream::connect(self.admin).expect("the admin address");

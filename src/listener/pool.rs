@@ -111,13 +111,15 @@ pub struct Drained {
 pub struct Pool<S: Service> {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    heartbeats: Vec<Heartbeat>,
+    heartbeats: Mutex<Vec<Heartbeat>>,
     service: Arc<S>,
+    /// So many threads were asked for.
+    asked_for: usize,
 }
 
 impl<S: Service> std::fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({} threads, {} connections)", self.heartbeats.len(), self.core.slots.open())
+        write!(f, "Pool({} threads, {} connections)", self.heartbeats.lock().len(), self.core.slots.open())
     }
 }
 
@@ -132,6 +134,7 @@ impl<S: Service> Pool<S> {
         options: PoolOptions,
         registry: &Registry,
     ) -> io::Result<Pool<S>> {
+        let asked_for = options.threads.max(1);
         warn_of_file_limit(options.limits.connections_max);
         let buffered = options.buffered_bytes_max.unwrap_or_else(|| buffered_bytes_max(&options.limits));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -161,25 +164,37 @@ impl<S: Service> Pool<S> {
             wake,
             options.limits.connections_max,
             listeners,
-            options.threads.max(1),
+            2 * asked_for,
             Bounds::new(&options.limits, buffered),
             registry.gauge(&metrics::BUFFERED_BYTES, &[]),
         ));
-        let mut pool = Pool { core, threads: Mutex::default(), heartbeats: Vec::new(), service };
-        for n in 0..options.threads.max(1) {
-            pool.start_thread(n)?;
+        let pool = Pool { core, threads: Mutex::default(), heartbeats: Mutex::default(), service, asked_for };
+        for _ in 0..asked_for {
+            pool.start_thread()?;
         }
         Ok(pool)
     }
 
-    fn start_thread(&mut self, number: usize) -> io::Result<()> {
+    /// Starts a thread in the place of one of those that are `held` up, where fewer serve than were asked for; in all at most as many more
+    /// as that, which stay when the others come back. To be called by one thread, until it returns none. Returns the new one's sign of life.
+    ///
+    /// # Errors
+    /// The kernel's refusal of a thread; those that there are go on.
+    pub fn make_up_for(&self, held: usize) -> io::Result<Option<Heartbeat>> {
+        let wanted = self.asked_for + held.min(self.asked_for);
+        let is_enough = self.heartbeats.lock().len() >= wanted;
+        if is_enough { Ok(None) } else { self.start_thread().map(Some) }
+    }
+
+    fn start_thread(&self) -> io::Result<Heartbeat> {
+        let number = self.heartbeats.lock().len();
         let heartbeat = Heartbeat::new(format!("ingest-{number}"));
         let mut hands = Hands::new(Arc::clone(&self.service));
         let (core, beat) = (Arc::clone(&self.core), heartbeat.clone());
         let thread = threads::spawn(&heartbeat.thread, move || run(&core, number, &mut hands, &beat))?;
-        self.threads.get_mut().push(thread);
-        self.heartbeats.push(heartbeat);
-        Ok(())
+        self.threads.lock().push(thread);
+        self.heartbeats.lock().push(heartbeat.clone());
+        Ok(heartbeat)
     }
 
     /// Other limits from now on, for open connections too. The number of connections stays.
@@ -189,7 +204,7 @@ impl<S: Service> Pool<S> {
 
     /// A sign of life of each thread, for the watchdog.
     pub fn heartbeats(&self) -> Vec<Heartbeat> {
-        self.heartbeats.clone()
+        self.heartbeats.lock().clone()
     }
 
     /// Connections open now.

@@ -73,6 +73,14 @@ impl Flights {
         self.words().any(|word| word & mask == number & mask)
     }
 
+    /// Whether that thread's append is one that hangs.
+    pub fn holds(&self, number: u64) -> bool {
+        let (mask, now) = ((1 << THREAD_BITS) - 1, self.now_ms());
+        let hangs =
+            |word: u64| u128::from(now.saturating_sub((word >> THREAD_BITS) - 1)) >= HANGS_AFTER.as_millis();
+        self.words().any(|word| word & mask == number & mask && hangs(word))
+    }
+
     fn words(&self) -> impl Iterator<Item = u64> {
         self.seats.iter().map(|seat| seat.load(Ordering::Acquire)).filter(|word| *word != 0)
     }
@@ -103,6 +111,7 @@ mod tests {
         let second = flights.begin();
         assert!(flights.oldest().is_some_and(|age| age >= Duration::from_millis(19)));
         assert!(flights.has_thread(threads::number()) && !flights.has_thread(threads::number() + 1));
+        assert!(!flights.holds(threads::number()), "it is young");
         drop(first);
         assert!(flights.oldest().is_some());
         drop(second);

@@ -10,7 +10,7 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 #[derive(Debug)]
 pub(super) struct Permits {
     taken: AtomicU64,
-    max: u64,
+    max: AtomicU64,
 }
 
 /// Given back when dropped. Held during one append.
@@ -22,7 +22,12 @@ pub(super) struct Permit<'a> {
 
 impl Permits {
     pub(super) fn new(max: usize) -> Permits {
-        Permits { taken: AtomicU64::new(0), max: (max as u64).min(COUNT_MASK / 2) }
+        Permits { taken: AtomicU64::new(0), max: AtomicU64::new((max as u64).min(COUNT_MASK / 4)) }
+    }
+
+    /// There are threads more, and so many permits more.
+    pub(super) fn add(&self, more: usize) {
+        self.max.fetch_add((more as u64).min(COUNT_MASK / 4), Ordering::Relaxed);
     }
 
     /// A permit to write for a batch of so many frames. Does not wait.
@@ -30,7 +35,7 @@ impl Permits {
         let word = (frames as u64) << COUNT_BITS | 1;
         let before = self.taken.fetch_add(word, Ordering::AcqRel);
         let permit = Permit { of: self, word };
-        (before & COUNT_MASK < self.max).then_some(permit)
+        (before & COUNT_MASK < self.max.load(Ordering::Relaxed)).then_some(permit)
     }
 
     /// Frames of the batches that somebody is writing in this moment.
@@ -60,5 +65,12 @@ mod tests {
         drop(two);
         assert_eq!(permits.frames(), 0);
         assert!(Permits::new(0).take(1).is_none());
+        let one = permits.take(1);
+        assert!(one.is_some());
+        assert!(permits.take(1).is_some(), "two of two");
+        let two = permits.take(1);
+        assert!(two.is_some() && permits.take(1).is_none());
+        permits.add(1);
+        assert!(permits.take(1).is_some());
     }
 }

@@ -56,6 +56,16 @@ impl Watch {
         }
     }
 
+    /// Whether that thread hangs in the write to a log file, as of the last look.
+    pub(super) fn holds(&self, thread: u64) -> bool {
+        self.files.iter().any(|file| file.hung_for.is_some() && file.flights.holds(thread))
+    }
+
+    /// Whether any file hung at the last look.
+    pub(super) fn any_hangs(&self) -> bool {
+        self.files.iter().any(|file| file.hung_for.is_some())
+    }
+
     /// Looks, and gives the lines that are due.
     pub(super) fn look(&mut self) -> Vec<(log::Level, String)> {
         let lines = self.files.iter_mut().filter_map(|file| {

@@ -22,8 +22,14 @@ impl Watchdog {
         heartbeats: impl Iterator<Item = Heartbeat>,
         now: Instant,
     ) -> Self {
-        let threads = heartbeats.map(|h| (h.count(), h)).map(|(count, h)| (h, count, now)).collect();
-        Watchdog { interval: interval.map(|w| w / 2), fed_at: now, threads }
+        let mut watchdog = Watchdog { interval: interval.map(|w| w / 2), fed_at: now, threads: Vec::new() };
+        heartbeats.for_each(|heartbeat| watchdog.add(heartbeat, now));
+        watchdog
+    }
+
+    /// Another thread that is to show signs of life.
+    pub(super) fn add(&mut self, heartbeat: Heartbeat, now: Instant) {
+        self.threads.push((heartbeat.clone(), heartbeat.count(), now));
     }
 
     /// How long the supervisor may sleep.

@@ -189,6 +189,50 @@ fn two_files_hang_and_the_third_takes_its_records() {
     assert_each_once(&both, (0..100).map(name));
 }
 
+/// Threads of the pool.
+fn pool_threads(daemon: &Daemon) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("its threads");
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.expect("a thread").path().join("comm")).unwrap_or_default()
+    };
+    tasks.map(name).filter(|name| name.starts_with("ingest-")).count()
+}
+
+#[test]
+fn threads_that_hang_in_a_file_are_replaced_once() {
+    if !can_trace() {
+        return left_out("threads_that_hang_in_a_file_are_replaced_once", "strace cannot trace");
+    }
+    let mut daemon = hanging(&format!("{HTTP_ONLY}{GROUPS}"), &["a.log", "b.log"]);
+    let before = pool_threads(&daemon);
+    let name = |n: usize| format!("a/{n}");
+    let mut waiting = send_each(&daemon, (0..MANY).map(name));
+    wait_hanging(&daemon, "a.log");
+    wait_until("some have been replaced", || pool_threads(&daemon) > before);
+    assert_eq!(daemon.post(&entry("c", "read", "c/1")), 204);
+    // The new ones may write, too, and hang in another file: there is a bound.
+    let other = |n: usize| format!("b/{n}");
+    waiting.extend(send_each(&daemon, (0..MANY).map(other)));
+    wait_hanging(&daemon, "b.log");
+    wait_until("as many more as there were at most", || {
+        (before + 1..=2 * before).contains(&pool_threads(&daemon))
+    });
+    for n in 2..50 {
+        assert_eq!(daemon.post(&entry("c", "read", &format!("c/{n}"))), 204);
+    }
+    assert_eq!(daemon.lines("c.log").len(), 49);
+    let_go(&daemon);
+    for client in &mut waiting {
+        assert_eq!(client.read_answer().expect("an answer").status, 204);
+    }
+    assert_each_once(&paths(&daemon, "a.log"), (0..MANY).map(name));
+    assert_each_once(&paths(&daemon, "b.log"), (0..MANY).map(other));
+    wait_until("it is ready again", || daemon.admin("/readyz").status == 200);
+    assert!(pool_threads(&daemon) <= 2 * before);
+    let ended = daemon.terminate();
+    assert!(ended.status.success() && ended.stderr.contains("is started"), "{}", ended.stderr);
+}
+
 #[test]
 fn records_of_many_connections_share_the_syncs_of_a_synced_file() {
     if !can_trace() {
