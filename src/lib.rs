@@ -16,7 +16,7 @@
 //!         │                                         └────────┬─────────┘
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
-//!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
+//!    listener (livez, readyz, metrics, status_page)  ◀── metrics ◀── every box
 //!    control (status, match, dead letters, reload, tail) ◀── operator's socket
 //!    cli: serve | check | test | match | setup | queue | status | tail | replay | reload | bench
 //!    config ──▶ server (composition root, owns threads, reload and shutdown)
@@ -98,6 +98,7 @@ pub mod service;
 pub mod side_effect;
 pub mod signal;
 pub mod sink;
+pub mod status_page;
 pub mod store;
 pub mod tail;
 pub mod threads;

@@ -28,6 +28,7 @@ use crate::service::Gateway;
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
+use crate::status_page::StatusPage;
 use crate::store::Store;
 use crate::tail::Taps;
 use crate::trust;
@@ -130,7 +131,8 @@ impl Server {
         options.threads += 1;
         let around = Around { store: store.as_ref(), taps: &taps, place: &|new| new.writing_with(writers) };
         let live = build::live(config, compiled, &files, &queues_of, around, &registry)?;
-        let gateway = Arc::new(Gateway::new(live, Arc::clone(&registry)));
+        let gateway = Gateway::new(live, Arc::clone(&registry)).showing(StatusPage::new(config));
+        let gateway = Arc::new(gateway);
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
