@@ -110,6 +110,8 @@ impl Server {
         let sinks = sink::build(&config.rule_groups, &client).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());
         describe_process(&registry);
+        // Nobody can ask before it is so.
+        registry.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESS, &[]).set(1);
 
         // Sockets first: a second server on the same addresses must not touch the log files of the first one.
         let bound = Bound::bind(config).map_err(ServeError::Runtime)?;
@@ -150,7 +152,6 @@ impl Server {
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
         let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
-        registry.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESS, &[]).set(1);
         Ok(Server {
             config: config.clone(),
             client,

@@ -50,7 +50,7 @@ impl<T> Rows<T> {
     }
 
     /// Those that rank highest, in the order in which they came.
-    fn highest<R: Ord>(rows: Vec<T>, rank: impl Fn(&T) -> R) -> Rows<T> {
+    pub(super) fn highest<R: Ord>(rows: Vec<T>, rank: impl Fn(&T) -> R) -> Rows<T> {
         let more = rows.len().saturating_sub(ROWS_MAX);
         if more == 0 {
             return Rows::all(rows);

@@ -2,14 +2,16 @@
 // Asks for the numbers every two seconds and puts them where the page has them. The columns of the tables are read from the page, so that they
 // are defined once. Text from outside only ever becomes text: no markup is parsed here.
 (() => {
-  const EVERY_MS = 2000, ANSWER_MS = 5000, KEPT_MS = 300000, GAP_MS = 10000;
+  const EVERY_MS = 2000, ANSWER_MS = 5000, KEPT_MS = 300000, SHOWN_MS_MIN = 60000, GAP_MS = 10000;
   const SVG = "http://www.w3.org/2000/svg";
   const WIDTH = 300, HEIGHT = 40;
   const byId = (id) => document.getElementById(id);
 
   // Name of a number -> [[milliseconds of the program's uptime, value], ...], oldest first.
   const past = new Map();
-  let now = 0, paused = false, answered = Date.now();
+  // Both as uptime. All plots show the same time.
+  let now = 0, since = 0, paused = false, answered = Date.now();
+  const shown = () => Math.min(KEPT_MS, Math.max(SHOWN_MS_MIN, now - since));
 
   const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
   const cut = (n) => Math.floor(n * 10) / 10;
@@ -69,7 +71,7 @@
     }
     const highest = points.reduce((most, [, n]) => Math.max(most, n), 0);
     const lowest = points.reduce((least, [, n]) => Math.min(least, n), Infinity);
-    const x = (at) => (WIDTH * (1 - (now - at) / KEPT_MS)).toFixed(1);
+    const x = (at) => (WIDTH * (1 - (now - at) / shown())).toFixed(1);
     const y = (n) => (HEIGHT - 1 - (HEIGHT - 4) * (highest ? n / highest : 0)).toFixed(1);
     let line = "", area = "", last = -Infinity;
     for (const [at, n] of points) {
@@ -92,8 +94,11 @@
     if (!rate.firstChild) rate.append(document.createElement("span"), document.createElement("small"));
     setText(rate.firstChild, points.length ? speed(points.at(-1)[1]) : "–");
     const peak = points.reduce((most, [, n]) => Math.max(most, n), 0);
-    setText(rate.lastChild, key === "received" ? ` per second, at most ${speed(peak)} in the last 5 min` : " /s");
+    const ago = seconds(Math.round(shown() / 1000));
+    setText(rate.lastChild, key === "received" ? ` per second, at most ${speed(peak)} in the last ${ago}` : " /s");
     setText(total, count(records[key]));
+    const axis = element.querySelector(".axis");
+    if (axis) setText(axis.firstChild, `${ago} ago`);
     draw(plot, points, " per second");
   };
 
@@ -150,6 +155,7 @@
 
   const show = (numbers) => {
     if (numbers.uptime_ms < now) past.clear();
+    if (!past.size) since = numbers.uptime_ms;
     now = numbers.uptime_ms;
     health(numbers.health);
     setText(byId("version"), numbers.version);

@@ -120,7 +120,7 @@ static TABLES: [Table; 8] = [
             ("Sink", "sink", Form::Name),
             ("State", "up", Form::Up),
             ("Waiting", "waiting", Form::Count),
-            ("Room for", "capacity", Form::Count),
+            ("Queue holds", "capacity", Form::Count),
             ("Waiting, lately", "waiting", Form::Trend),
             ("On disk", "stored", Form::Count),
             ("In flight", "in_flight", Form::Count),
@@ -250,10 +250,17 @@ fn health(overview: &Overview, out: &mut String) {
 
 fn card((title, key): &(&str, &str), records: &Value, out: &mut String) {
     let total = Form::Count.text(&records[key]);
+    // Only the largest plot has room for words at its axis.
+    let is_first = *key == CARDS[0].1;
+    let axis = if is_first {
+        "<p class=\"axis live\" aria-hidden=\"true\"><span></span><span>now</span></p>"
+    } else {
+        ""
+    };
     let _ = write!(
         out,
         "<div class=\"card {key}\" data-card=\"{key}\"><h3>{title}</h3><p class=\"rate live\"></p><p class=\"total\"><b>{total}</b> since the \
-         start</p><div class=\"plot live\"></div></div>"
+         start</p><div class=\"plot live\"></div>{axis}</div>"
     );
 }
 

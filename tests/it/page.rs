@@ -188,7 +188,7 @@ fn its_numbers_are_those_of_the_metrics() {
         format!("127.0.0.1:{}", daemon.admin_port())
     );
     assert_eq!(row(&page, "reasons", "reason", "oversize")["outcome"], "refused");
-    assert_eq!(row(&page, "reasons", "reason", "syntax")["frames"], 1);
+    assert_eq!(row(&page, "reasons", "reason", "not_object")["frames"], 1);
 
     let deletions = row(&page, "groups", "group", "deletions");
     assert_eq!((&deletions["matches"], &deletions["rules"]), (&3.into(), &2.into()));
@@ -308,14 +308,16 @@ fn what_is_wrong_stands_at_the_top() {
 #[test]
 fn a_log_file_that_cannot_be_written_makes_it_red() {
     let daemon = Daemon::start(&format!(
-        "{HTTP_ONLY}rule_groups:\n  - {{ name: full, log_file: {{ file_path: /dev/full }} }}\n  - {{ name: good, log_file: {{ file_path: \"{{dir}}/good.log\" }} }}\n"
+        "{HTTP_ONLY}rule_groups:\n  - {{ name: gone, log_file: {{ file_path: \"{{dir}}/logs/gone.log\" }} }}\n  - {{ name: good, log_file: {{ file_path: \"{{dir}}/good.log\" }} }}\n"
     ));
-    assert_eq!(daemon.post(&entry("1", "read", "a")), 503);
+    std::fs::remove_dir_all(daemon.path("logs")).expect("removed");
+    std::fs::write(daemon.path("logs"), "not a directory").expect("written");
+    wait_until("records are refused", || daemon.post(&entry("1", "read", "a")) == 503);
     let page = json(&daemon);
     assert_eq!(page["health"]["tone"], "bad");
     assert_eq!(daemon.admin("/readyz").status, 503);
     assert!(findings(&page)[0].starts_with("Not ready: log files: "), "{page}");
-    let file = row(&page, "logs", "file", "/dev/full");
+    let file = row(&page, "logs", "file", &daemon.path("logs/gone.log").display().to_string());
     assert_eq!(
         (&file["state"], &file["write_errors"], &file["tone"]),
         (&"the last append failed".into(), &1.into(), &"bad".into())
