@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -84,7 +85,7 @@ const ATTACKS: [(&str, Attack); 14] = [
         let head = format!("POST /v1/audit HTTP/1.1\r\nX: {}", "y".repeat(100_000));
         exchange(to, until, &[head.into_bytes()])
     }),
-    ("gzip bombs", |to, until| exchange(to, until, &[bomb()])),
+    ("gzip bombs", |to, until| exchange(to, until, std::slice::from_ref(&BOMB))),
     ("HTTP/2, TLS and noise", |to, until| exchange(to, until, &foreign())),
     ("deep nesting and broken JSON", |to, until| {
         let bodies = [
@@ -96,10 +97,14 @@ const ATTACKS: [(&str, Attack); 14] = [
     }),
 ];
 
+/// Made before any clock runs.
+static BOMB: LazyLock<Vec<u8>> = LazyLock::new(bomb);
+
 fn main() -> ExitCode {
     let arguments = Arguments::of_process();
     let duration = Duration::from_secs_f64(arguments.number("--seconds", 0.3, 5.0));
     raise_open_files();
+    LazyLock::force(&BOMB);
     let dir = TempDir::new("bench-attacks");
     let requests: Vec<Vec<u8>> = RECORDS.lines().map(|line| support::request(line.as_bytes())).collect();
     println!(
@@ -204,7 +209,10 @@ fn look(stream: &mut TcpStream, met: &mut Met) -> Option<&'static str> {
 fn count_answers(bytes: &[u8], met: &mut Met) {
     for at in memchr::memmem::find_iter(bytes, b"HTTP/1.1 ") {
         let status = bytes.get(at + 9..at + 12).unwrap_or_default();
-        count(met, String::from_utf8_lossy(status), 1);
+        // Bodies name the version, too.
+        if status.iter().all(u8::is_ascii_digit) {
+            count(met, String::from_utf8_lossy(status), 1);
+        }
     }
 }
 
@@ -328,14 +336,11 @@ fn smuggled() -> Vec<Vec<u8>> {
     heads.iter().map(|head| whole(head)).collect()
 }
 
-/// A quarter of a gigabyte of zeros in some 250 KB.
+/// A quarter of a gigabyte of zeros in some 250 KB: one member over and over.
 fn bomb() -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    let zeros = vec![b'0'; 1 << 20];
-    for _ in 0..256 {
-        encoder.write_all(&zeros).expect("compressed");
-    }
-    let body = encoder.finish().expect("compressed");
+    encoder.write_all(&vec![b'0'; 1 << 20]).expect("compressed");
+    let body = encoder.finish().expect("compressed").repeat(256);
     let head = format!(
         "POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
         body.len()

@@ -24,7 +24,8 @@
   const seconds = (n) => {
     const parts = [[n / 86400, "d"], [n / 3600 % 24, "h"], [n / 60 % 60, "min"], [n % 60, "s"]].map(([n, unit]) => [Math.floor(n), unit]);
     const from = parts.findIndex(([n]) => n > 0);
-    return parts.slice(from < 0 ? 3 : from).slice(0, 2).map((part) => part.join(" ")).join(" ");
+    const [first, second] = parts.slice(from < 0 ? 3 : from);
+    return [first, second].filter((part, i) => part && (!i || part[0])).map((part) => part.join(" ")).join(" ");
   };
   const times = (n) => n === 1 ? "once" : `${count(n)} times`;
   const rules = ({ some, more }) => {

@@ -354,11 +354,12 @@ fn bytes(n: u64) -> String {
     if n < 1024 { format!("{n} {unit}") } else { format!("{} {unit}", (value * 10.0).floor() / 10.0) }
 }
 
-/// `3 h 12 min`: the two largest units that are not zero before them.
+/// `3 h 12 min`: the largest unit that is not zero, and the next one unless that is.
 fn seconds(n: u64) -> String {
     let parts = [(n / 86_400, "d"), (n / 3600 % 24, "h"), (n / 60 % 60, "min"), (n % 60, "s")];
     let from = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
-    let text: Vec<String> = parts[from..].iter().take(2).map(|(n, unit)| format!("{n} {unit}")).collect();
+    let shown = parts[from..].iter().take(2).enumerate().filter(|(i, (n, _))| *i == 0 || *n > 0);
+    let text: Vec<String> = shown.map(|(_, (n, unit))| format!("{n} {unit}")).collect();
     text.join(" ")
 }
 
@@ -398,7 +399,9 @@ mod tests {
             (Form::Bytes, "5000000000", "4.6 GiB"),
             (Form::Seconds, "0", "0 s"),
             (Form::Seconds, "61", "1 min 1 s"),
-            (Form::Seconds, "3600", "1 h 0 min"),
+            (Form::Seconds, "3600", "1 h"),
+            (Form::Seconds, "3700", "1 h 1 min"),
+            (Form::Seconds, "86401", "1 d"),
             (Form::Seconds, "90061", "1 d 1 h"),
             (Form::Share, "0.829", "82 %"),
             (Form::Up, "true", "up"),
