@@ -50,7 +50,7 @@
 //! | free connection slots | a mutex | a push or a pop |
 //! | bytes buffered, stage, metrics | atomics | |
 //! | the configuration in use (`service::Live`) | an atomic snapshot, one for each batch | a reload exchanges it; it waits for the last batches, they never for it |
-//! | rules, groups, decoder, index | immutable | |
+//! | rules, groups, decoder, index | immutable; whether a rule has matched is an atomic, written once | |
 //! | a log file's current generation, its room, its descriptors | an atomic snapshot, an addition, an exchange | an append shares with another one of the same file only what the kernel does to order two writes |
 //! | a log file's appends in progress (`log_file::Flights`) | atomics | |
 //! | permits to be inside an append | an addition per group of threads | the append itself; one permit fewer than threads, so that one is always outside |
