@@ -9,7 +9,7 @@
 //!
 //! Whoever reaches the admin address sees it, so it shows what `/metrics` and `/readyz` show: names and numbers, no rule's text, no
 //! destination's address, nothing of any record. It reads what is counted anyway, holds no lock longer than reading a number takes,
-//! does no I/O, and is bounded: of what a configuration can have many of, the most noteworthy [`overview::ROWS_MAX`] are shown.
+//! does no I/O, and is bounded: of what a configuration can have many of, the most noteworthy are shown, at most `overview::ROWS_MAX`.
 
 mod health;
 mod overview;
