@@ -16,7 +16,7 @@
 //!         │                                         └────────┬─────────┘
 //!         │                                                  ▼
 //!         │                                         sink/{slack,mattermost,webhook,forward}
-//!    listener (livez, readyz, metrics)  ◀── metrics ◀── every box
+//!    listener (livez, readyz, metrics, status_page)  ◀── metrics ◀── every box
 //!    control (status, match, dead letters, reload, tail) ◀── operator's socket
 //!    cli: serve | check | test | match | setup | queue | status | tail | replay | reload | bench
 //!    config ──▶ server (composition root, owns threads, reload and shutdown)
@@ -50,7 +50,7 @@
 //! | free connection slots | a mutex | a push or a pop |
 //! | bytes buffered, stage, metrics | atomics | |
 //! | the configuration in use (`service::Live`) | an atomic snapshot, one for each batch | a reload exchanges it; it waits for the last batches, they never for it |
-//! | rules, groups, decoder, index | immutable | |
+//! | rules, groups, decoder, index | immutable; whether a rule has matched is an atomic, written once | |
 //! | a log file's current generation, its room, its descriptors | an atomic snapshot, an addition, an exchange | an append shares with another one of the same file only what the kernel does to order two writes |
 //! | a log file's appends in progress (`log_file::Flights`) | atomics | |
 //! | permits to be inside an append | an addition per group of threads | the append itself; one permit fewer than threads, so that one is always outside |
@@ -99,6 +99,7 @@ pub mod service;
 pub mod side_effect;
 pub mod signal;
 pub mod sink;
+pub mod status_page;
 pub mod store;
 pub mod tail;
 pub mod threads;

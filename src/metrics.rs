@@ -201,6 +201,17 @@ struct Series {
     source: Source,
 }
 
+/// One series' value at some moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// What it is a value of.
+    pub family: &'static Family,
+    /// The values of the family's labels.
+    pub labels: Vec<String>,
+    /// As in the exposition.
+    pub value: f64,
+}
+
 /// All series of the process.
 #[derive(Default)]
 pub struct Registry {
@@ -316,6 +327,23 @@ impl Registry {
         let (source, made) = make();
         series.push(Series { family, labels: labels.iter().map(|l| (*l).to_owned()).collect(), source });
         made
+    }
+
+    /// The values that the series of these families have now, in the order of their registration. Not for histograms, which have no one
+    /// value. Blocks for registrations only.
+    pub fn read(&self, families: &[&'static Family]) -> Vec<Reading> {
+        let series = self.series.lock();
+        let wanted = |s: &&Series| families.iter().any(|family| std::ptr::eq(s.family, *family));
+        let reading = |s: &Series| {
+            let value = match &s.source {
+                Source::Counter(counter) => counter.get() as f64,
+                Source::Gauge(gauge) => gauge.get() as f64,
+                Source::GaugeFn(read) => read(),
+                Source::Histogram(_) => return None,
+            };
+            Some(Reading { family: s.family, labels: s.labels.clone(), value })
+        };
+        series.iter().filter(wanted).filter_map(reading).collect()
     }
 
     /// The exposition text of all series, grouped by family.

@@ -18,12 +18,13 @@ pub struct GroupRule {
     errors: Arc<Counter>,
     /// The first error was said; further ones are only counted.
     said: AtomicBool,
+    matched: AtomicBool,
 }
 
 impl GroupRule {
     /// A compiled rule; `errors` counts its run-time errors.
     pub fn new(rule: Rule, errors: Arc<Counter>) -> Self {
-        GroupRule { rule, errors, said: AtomicBool::new(false) }
+        GroupRule { rule, errors, said: AtomicBool::new(false), matched: AtomicBool::new(false) }
     }
 
     /// The compiled rule.
@@ -34,6 +35,19 @@ impl GroupRule {
     /// Run-time errors so far.
     pub fn errors(&self) -> u64 {
         self.errors.get()
+    }
+
+    /// Whether it has made its group match since this configuration came into use. A group goes no further than its first rule that
+    /// matches.
+    pub fn has_matched(&self) -> bool {
+        self.matched.load(Ordering::Relaxed)
+    }
+
+    /// Written once: what every thread reads stays in every thread's cache.
+    fn note_match(&self) {
+        if !self.has_matched() {
+            self.matched.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -72,10 +86,14 @@ impl RuleGroup {
     ) -> Option<usize> {
         candidates.into_iter().find(|number| {
             let Some(rule) = self.rules.get(*number) else { return false };
-            rule.rule.matches(record, scratch).unwrap_or_else(|error| {
+            let matched = rule.rule.matches(record, scratch).unwrap_or_else(|error| {
                 self.count_error(*number, rule, error.kind.as_str());
                 false
-            })
+            });
+            if matched {
+                rule.note_match();
+            }
+            matched
         })
     }
 

@@ -28,6 +28,7 @@ use crate::service::Gateway;
 use crate::side_effect::SideEffects;
 use crate::signal::{Event, Signals};
 use crate::sink::{self, HttpClient};
+use crate::status_page::StatusPage;
 use crate::store::Store;
 use crate::tail::Taps;
 use crate::trust;
@@ -109,6 +110,8 @@ impl Server {
         let sinks = sink::build(&config.rule_groups, &client).map_err(|e| sink_problems(loaded, e))?;
         let registry = Arc::new(Registry::new());
         describe_process(&registry);
+        // Nobody can ask before it is so.
+        registry.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESS, &[]).set(1);
 
         // Sockets first: a second server on the same addresses must not touch the log files of the first one.
         let bound = Bound::bind(config).map_err(ServeError::Runtime)?;
@@ -130,7 +133,8 @@ impl Server {
         options.threads += 1;
         let around = Around { store: store.as_ref(), taps: &taps, place: &|new| new.writing_with(writers) };
         let live = build::live(config, compiled, &files, &queues_of, around, &registry)?;
-        let gateway = Arc::new(Gateway::new(live, Arc::clone(&registry)));
+        let gateway = Gateway::new(live, Arc::clone(&registry)).showing(StatusPage::new(config));
+        let gateway = Arc::new(gateway);
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
@@ -148,7 +152,6 @@ impl Server {
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
         let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
-        registry.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESS, &[]).set(1);
         Ok(Server {
             config: config.clone(),
             client,

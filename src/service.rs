@@ -11,6 +11,7 @@ use crate::listener::{BadFrame, LineReply, Park, Reply, Service, Source};
 use crate::metrics::Registry;
 use crate::pipeline::{self, Pipeline, Verdict};
 use crate::secret::Secret;
+use crate::status_page::{Condition, Look, StatusPage};
 use crate::ticket::Ticket;
 
 /// Ingest path; `/v1/audit/<source>` is the same with a name that the operator chose.
@@ -134,6 +135,7 @@ impl Worker {
 pub struct Gateway {
     live: ArcSwap<Live>,
     registry: Arc<Registry>,
+    page: Option<StatusPage>,
     draining: AtomicBool,
     stopped: AtomicBool,
 }
@@ -150,9 +152,17 @@ impl Gateway {
         Gateway {
             live: ArcSwap::from_pointee(live),
             registry,
+            page: None,
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
+    }
+
+    /// Serves this page on the admin address.
+    #[must_use]
+    pub fn showing(mut self, page: StatusPage) -> Self {
+        self.page = Some(page);
+        self
     }
 
     /// What is used now.
@@ -193,14 +203,14 @@ impl Gateway {
         }
         if request.method != "POST" {
             return Reply::Now(Response {
-                header: Some(("Allow", "POST")),
+                headers: &[("Allow", "POST")],
                 ..Response::text(405, "method not allowed; records go to POST /v1/audit\n")
             });
         }
         let live = self.live.load();
         if !live.authorizes(request.authorization) {
             return Reply::Now(Response {
-                header: Some(("WWW-Authenticate", "Bearer")),
+                headers: &[("WWW-Authenticate", "Bearer")],
                 ..Response::text(401, "a valid bearer token is needed\n")
             });
         }
@@ -215,7 +225,7 @@ impl Gateway {
     fn admin(&self, request: &Request<'_>) -> Response {
         if !matches!(request.method, "GET" | "HEAD") {
             return Response {
-                header: Some(("Allow", "GET, HEAD")),
+                headers: &[("Allow", "GET, HEAD")],
                 ..Response::text(405, "method not allowed\n")
             };
         }
@@ -227,32 +237,43 @@ impl Gateway {
             "/metrics" => Response {
                 status: 200,
                 content_type: Some("text/plain; version=0.0.4; charset=utf-8"),
-                header: None,
+                headers: &[],
                 body: Cow::Owned(self.registry.render().into_bytes()),
                 close: false,
             },
-            _ => Response::text(404, "not found; there are /livez, /readyz, /healthz and /metrics\n"),
+            path => self.status_page(path).unwrap_or_else(|| {
+                let known = "/ (for a browser), /status.json, /livez, /readyz, /healthz and /metrics";
+                Response::text(404, format!("not found; there are {known}\n"))
+            }),
         }
+    }
+
+    fn status_page(&self, path: &str) -> Option<Response> {
+        let live = self.live.load();
+        let look = || Look {
+            pipeline: &live.pipeline,
+            registry: &self.registry,
+            conditions: self.conditions(&live),
+        };
+        self.page.as_ref().and_then(|page| page.answer(path, look))
+    }
+
+    /// The conditions of readiness.
+    fn conditions(&self, live: &Live) -> Vec<Condition> {
+        let accepting = if self.is_draining() { Err("shutting down".to_owned()) } else { Ok(()) };
+        let checks = live.checks.iter().map(|check| (check.name, (check.check)()));
+        std::iter::once(("accepting", accepting)).chain(checks).collect()
     }
 
     fn readiness(&self, verbose: bool) -> Response {
         let mut lines = String::new();
         let mut ready = true;
-        let draining = ReadyCheck {
-            name: "accepting",
-            check: {
-                let draining = self.draining.load(Ordering::Relaxed);
-                Box::new(move || if draining { Err("shutting down".to_owned()) } else { Ok(()) })
-            },
-        };
-        let live = self.live.load();
-        for check in std::iter::once(&draining).chain(&live.checks) {
-            let result = (check.check)();
+        for (name, result) in self.conditions(&self.live.load()) {
             ready &= result.is_ok();
             match result {
-                Ok(()) if verbose => lines.push_str(&format!("[+] {} ok\n", check.name)),
+                Ok(()) if verbose => lines.push_str(&format!("[+] {name} ok\n")),
                 Ok(()) => {}
-                Err(what) => lines.push_str(&format!("[-] {}: {what}\n", check.name)),
+                Err(what) => lines.push_str(&format!("[-] {name}: {what}\n")),
             }
         }
         lines.push_str(if ready { "ready\n" } else { "not ready\n" });

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn people_get_tables_that_leave_their_terminal_alone() {
-        let rule = RuleStatus { rule: 1, expression: "true".into(), errors: 7 };
+        let rule = RuleStatus { rule: 1, expression: "true".into(), matched: false, errors: 7 };
         let status = Status {
             version: "1.2.3".into(),
             uptime_s: 90_061,

@@ -15,7 +15,7 @@ use crate::side_effect::SinkQueue;
 
 /// A listener of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listening {
+pub(crate) struct Listening {
     source: Source,
     address: String,
 }
@@ -73,6 +73,9 @@ pub struct RuleStatus {
     pub rule: usize,
     /// Its text.
     pub expression: String,
+    /// It has made its group match since this configuration came into use. A group goes no further than its first rule that matches.
+    #[serde(default)]
+    pub matched: bool,
     /// Run-time errors.
     pub errors: u64,
 }
@@ -93,7 +96,7 @@ pub struct SinkStatus {
 }
 
 /// The listeners of a configuration.
-pub(super) fn listeners(config: &Config) -> Vec<Listening> {
+pub(crate) fn listeners(config: &Config) -> Vec<Listening> {
     let audit = match config.vault.audit_protocol {
         AuditProtocol::Udp => Some(Source::Udp),
         AuditProtocol::Tcp => Some(Source::Tcp),
@@ -109,25 +112,30 @@ pub(super) fn listeners(config: &Config) -> Vec<Listening> {
     all.into_iter().flatten().map(|(source, address)| Listening { source, address }).collect()
 }
 
-/// The numbers now. Takes the registry's lock for each listener and sink.
+/// The numbers now. Takes the registry's lock for each listener.
 pub(super) fn status(parts: &Parts, listeners: &[Listening], started: Instant) -> Status {
     let registry = &*parts.registry;
     let live = parts.gateway.live();
     let sinks = live.pipeline.groups().iter().flat_map(|group| &group.sinks);
-    let outcome = |label| count(registry, &metrics::RECORDS, label);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: clock::now().saturating_duration_since(started).as_secs(),
-        records: Records {
-            matched: outcome("matched"),
-            unmatched: outcome("unmatched"),
-            quarantined: outcome("quarantined"),
-            refused: outcome("refused"),
-        },
+        records: records(registry),
         listeners: listeners.iter().map(|listening| listener_status(listening, registry)).collect(),
         groups: live.pipeline.groups().iter().map(group_status).collect(),
-        sinks: sinks.map(|sink| sink_status(sink, registry)).collect(),
+        sinks: sinks.map(|sink| sink_status(sink)).collect(),
         store: parts.tasks.as_ref().map(|book| book.condition()),
+    }
+}
+
+/// Frames by outcome.
+pub(crate) fn records(registry: &Registry) -> Records {
+    let outcome = |label| count(registry, &metrics::RECORDS, label);
+    Records {
+        matched: outcome("matched"),
+        unmatched: outcome("unmatched"),
+        quarantined: outcome("quarantined"),
+        refused: outcome("refused"),
     }
 }
 
@@ -135,7 +143,8 @@ fn count(registry: &Registry, family: &'static Family, label: &str) -> u64 {
     registry.counter(family, &[label]).get()
 }
 
-fn listener_status(listening: &Listening, registry: &Registry) -> ListenerStatus {
+/// The numbers of one listener.
+pub(crate) fn listener_status(listening: &Listening, registry: &Registry) -> ListenerStatus {
     let label = listening.source.label();
     let is_ingest = listening.source != Source::Admin;
     let received = |family| if is_ingest { count(registry, family, label) } else { 0 };
@@ -153,6 +162,7 @@ fn group_status(group: &RuleGroup) -> GroupStatus {
     let rule = |(i, rule): (usize, &crate::rule_group::GroupRule)| RuleStatus {
         rule: i + 1,
         expression: rule.rule().source().to_owned(),
+        matched: rule.has_matched(),
         errors: rule.errors(),
     };
     GroupStatus {
@@ -163,11 +173,12 @@ fn group_status(group: &RuleGroup) -> GroupStatus {
     }
 }
 
-fn sink_status(sink: &SinkQueue, registry: &Registry) -> SinkStatus {
+/// The numbers of one sink.
+pub(crate) fn sink_status(sink: &SinkQueue) -> SinkStatus {
     let counts = sink.counts();
     SinkStatus {
         sink: sink.name().to_owned(),
-        up: registry.gauge(&metrics::SINK_UP, &[sink.name()]).get() == 1,
+        up: sink.is_up(),
         accepted: counts.accepted,
         delivered: counts.delivered,
         dropped: counts.dropped,

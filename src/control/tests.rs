@@ -91,6 +91,7 @@ fn status_tells_what_runs() {
     let groups = body["groups"].as_array().expect("groups");
     assert_eq!((&groups[0]["group"], &groups[0]["matches"]), (&json!("deletions"), &json!(1)));
     assert_eq!(groups[0]["rules"][0]["expression"], r#"Request.Operation == "delete""#);
+    assert_eq!(groups[0]["rules"][0]["matched"], true);
     assert_eq!(groups[1]["matches"], 1, "the fallback");
     assert_eq!(
         (&body["store"]["pending"], &body["store"]["dead"], &body["store"]["refusing"]),

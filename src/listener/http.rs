@@ -24,8 +24,8 @@ pub struct Response {
     pub status: u16,
     /// `Content-Type`; `None` sends none.
     pub content_type: Option<&'static str>,
-    /// One more header: `Allow`, `Retry-After`, `WWW-Authenticate`.
-    pub header: Option<(&'static str, &'static str)>,
+    /// Further headers: `Allow`, `Retry-After`, `WWW-Authenticate` and the like.
+    pub headers: &'static [(&'static str, &'static str)],
     /// The body; always empty with 204.
     pub body: Cow<'static, [u8]>,
     /// Close the connection after this response.
@@ -35,7 +35,7 @@ pub struct Response {
 impl Response {
     /// A response without a body.
     pub const fn empty(status: u16) -> Self {
-        Response { status, content_type: None, header: None, body: Cow::Borrowed(&[]), close: false }
+        Response { status, content_type: None, headers: &[], body: Cow::Borrowed(&[]), close: false }
     }
 
     /// A response with a line of plain text.
@@ -44,11 +44,11 @@ impl Response {
             Cow::Borrowed(s) => Cow::Borrowed(s.as_bytes()),
             Cow::Owned(s) => Cow::Owned(s.into_bytes()),
         };
-        Response { status, content_type: Some("text/plain; charset=utf-8"), header: None, body, close: false }
+        Response { status, content_type: Some("text/plain; charset=utf-8"), headers: &[], body, close: false }
     }
 
     /// 503 with `Retry-After: 1`.
     pub fn try_again(body: &'static str) -> Self {
-        Response { header: Some(("Retry-After", "1")), ..Response::text(503, body) }
+        Response { headers: &[("Retry-After", "1")], ..Response::text(503, body) }
     }
 }

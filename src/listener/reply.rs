@@ -34,7 +34,7 @@ pub(super) fn encode(response: &Response, form: Form, out: &mut Vec<u8>) {
     if let Some(content_type) = response.content_type {
         let _ = write!(out, "Content-Type: {content_type}\r\n");
     }
-    if let Some((name, value)) = response.header {
+    for (name, value) in response.headers {
         let _ = write!(out, "{name}: {value}\r\n");
     }
     // RFC 9110, 8.6: no Content-Length in a 1xx or 204 response.
@@ -98,7 +98,7 @@ mod tests {
         let http10 = Form { http10: true, ..keep };
         let no_content = Response::empty(204);
         let mut busy = Response::text(503, "later\n");
-        busy.header = Some(("Retry-After", "1"));
+        busy.headers = &[("Retry-After", "1")];
         let closing = Response { close: true, ..Response::empty(200) };
         for (response, form, expected) in [
             (&no_content, keep, "HTTP/1.1 204 No Content\r\n\r\n"),

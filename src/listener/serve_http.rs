@@ -243,7 +243,7 @@ impl<S: Service> Hands<S> {
         core.listeners[conn.listener].counters.count_close(CloseReason::Refused);
         let mut response = Response::text(refusal.status, format!("{}\n", refusal.reason));
         if refusal.status == 503 {
-            response.header = Some(("Retry-After", "1"));
+            response.headers = &[("Retry-After", "1")];
         }
         answer(core, conn, &response, Form::REFUSED, None, &mut self.out);
         conn.after_reply()

@@ -60,8 +60,26 @@ impl Quarantine {
             raw: text,
             raw_base64: text.is_none().then(|| STANDARD.encode(raw)),
         };
-        serde_json::to_vec(&entry).expect("strings and a number always serialise")
+        tamed(serde_json::to_string(&entry).expect("strings and a number always serialise")).into_bytes()
     }
+}
+
+/// The same JSON with escapes for what JSON does not ask to be escaped and yet changes what a terminal shows: somebody will look at it there.
+fn tamed(json: String) -> String {
+    let is_wild =
+        |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !json.contains(is_wild) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + json.len() / 8);
+    for c in json.chars() {
+        if is_wild(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -97,10 +115,11 @@ mod tests {
         #[test]
         fn the_frame_comes_back_byte_for_byte(raw in prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..200),
-            "\\PC{0,60}[\r\n\u{2028}\u{0}]{0,3}".prop_map(String::into_bytes),
+            "\\PC{0,60}[\r\n\u{2028}\u{0}\u{7f}-\u{9f}\u{202e}]{0,3}".prop_map(String::into_bytes),
         ], detail in "\\PC{0,20}") {
             let line = Quarantine::entry("http", "r", &detail, &raw, UNIX_EPOCH);
-            prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+            let shown = std::str::from_utf8(&line).expect("UTF-8");
+            prop_assert!(!shown.contains(|c: char| c.is_control() || c == '\u{202e}'), "{:?}", shown);
             let back: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
             prop_assert_eq!(back["bytes"].as_u64(), Some(raw.len() as u64));
             prop_assert_eq!(back["detail"].as_str(), Some(detail.as_str()));

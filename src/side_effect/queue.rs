@@ -395,6 +395,21 @@ impl SinkQueue {
     pub fn counts(&self) -> Counts {
         self.shared.counts()
     }
+
+    /// Whether it takes deliveries, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.shared.meters.up.get() == 1
+    }
+
+    /// Bound of the queue, in tasks.
+    pub fn capacity(&self) -> usize {
+        self.shared.capacity
+    }
+
+    /// Tasks that wait in the durable store only; `None` without one.
+    pub fn stored(&self) -> Option<u64> {
+        self.shared.ledger.as_ref().map(|ledger| ledger.pending(self.shared.number) as u64)
+    }
 }
 
 impl std::fmt::Debug for SinkQueue {

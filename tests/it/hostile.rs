@@ -243,6 +243,25 @@ fn a_crowd_costs_no_threads_and_everybody_in_it_is_served() {
 }
 
 #[test]
+fn control_characters_of_records_reach_no_terminal() {
+    let rules = "rule_groups:\n  - name: some\n    rules: ['int(Request.Path) > 0']\n    log_file: { file_path: \"{dir}/some.log\" }\n";
+    let daemon = Daemon::start(&format!("{HTTP_ONLY}{rules}"));
+    let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\u{8}\u{9b}31m\u{202e}";
+    let written = entry("1", "read", r"\u001b[2J\u001b]0;owned\u0007\r\u009b31m\u202e");
+    for record in [evil.to_owned(), format!("{{\"path\":\"{evil}\"}}"), entry(evil, "read", evil), written] {
+        assert_eq!(daemon.post(&record), 204);
+    }
+    let mut client = daemon.client();
+    client.send_raw(format!("POST /{evil} HTTP/1.1\r\n\r\n").as_bytes()).expect("sent");
+    assert_eq!(client.read_answer().expect("an answer").status, 400);
+    assert_eq!(daemon.sum("rule_errors_total"), 1.0, "one of them failed in the rule, and was told of");
+    assert_eq!(daemon.sum("records_quarantined_total"), 3.0);
+    let shown = daemon.stderr() + &daemon.lines("quarantine.log").join("\n") + &daemon.admin("/").text();
+    let raw = shown.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+    assert_eq!(raw, None, "{shown:?}");
+}
+
+#[test]
 fn requests_sent_without_reading_answers_are_not_piled_up() {
     let mut daemon = Daemon::start(&format!("{HTTP_ONLY}limits: {{ write_timeout: 1s }}\n{EVERYTHING}"));
     let mut stream = raw(&daemon);

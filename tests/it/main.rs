@@ -15,6 +15,7 @@ mod hung;
 mod life;
 mod log_file;
 mod openbao;
+mod page;
 mod pipeline;
 mod queue;
 mod receive;

@@ -146,7 +146,7 @@ impl Service for Recorder {
         Reply::Now(match request.method {
             "POST" => Response::empty(204),
             "GET" | "HEAD" if request.path == "/text" => Response::text(200, "hello\n"),
-            _ => Response { header: Some(("Allow", "POST")), ..Response::text(405, "POST\n") },
+            _ => Response { headers: &[("Allow", "POST")], ..Response::text(405, "POST\n") },
         })
     }
 
