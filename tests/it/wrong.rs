@@ -39,7 +39,6 @@ const MISTAKES: &[Wrong] = &[
     wrong("dedupe: { window: 10000001 }", 1, "dedupe.window", "from 0 to 10000000"),
     wrong("pairs: { window: 10, wiat: 5s }", 1, "pairs.wiat", "wait"),
     wrong("pairs: { window: 10, wait: 0 }", 1, "pairs.wait", "longer than 0"),
-    wrong("listen: { silence_alarm: 10 }", 1, "listen.silence_alarm", "10m"),
     wrong("limits: { record_bytes_max: 64M }", 1, "limits.record_bytes_max", "64MiB"),
     wrong("unmatched: nobody\nrule_groups:\n  - name: somebody", 1, "unmatched", "somebody"),
     wrong("rule_groups:\n  - rules: ['true']", 2, "rule_groups[0]", "name"),
