@@ -249,7 +249,7 @@ impl Outlets {
         match (&self.store, room) {
             (Some(store), Some(room)) if hits.iter().any(|hit| self.has_tasks(hit)) => {
                 self.each_task(source, frames, hits, |sink, task| tasks.push(sink.to_store(task)));
-                let tally = self.tally_to_store(source, left, (hits, bad, marks));
+                let tally = self.tally_to_store(source, left, hits, bad, marks);
                 let ticket = (source == Source::Http).then(ticket);
                 store.accept(tasks, room, tally, ticket);
                 tasks.clear();
@@ -347,7 +347,9 @@ impl Outlets {
         &self,
         source: Source,
         frames: usize,
-        (hits, bad, marks): (&[Hit], &[(usize, Flaw)], &[(usize, Mark)]),
+        hits: &[Hit],
+        bad: &[(usize, Flaw)],
+        marks: &[(usize, Mark)],
     ) -> Tally {
         let quarantined = bad.iter().map(|(_, flaw)| flaw.reason()).collect();
         if source == Source::Http {
