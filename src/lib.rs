@@ -25,16 +25,17 @@
 //! # Reading order
 //!
 //! [`pipeline`] first, then the box you came for: [`listener`] and [`framing`], [`record`], [`rules`],
-//! [`rule_group`], [`log_file`], [`side_effect`], [`sink`], [`store`]; [`server`] builds and joins everything.
+//! [`rule_group`], [`log_file`], [`side_effect`], [`sink`], [`store`], [`evidence`]; [`server`] builds and joins everything.
 //!
 //! # Invariants
 //!
-//! 1. Pure modules (`framing`, `record`, `rules`, `side_effect::retry`) do no I/O, spawn nothing and read no clock.
+//! 1. Pure modules (`framing`, `record`, `rules`, `evidence`, `side_effect::retry`) do no I/O, spawn nothing and read no clock.
 //! 2. Threads are started through [`threads::spawn`] only, have names, and are joined.
 //! 3. A frame is acked only after every matching log line has been written and, with the durable store, every task of it is on the
 //!    disk. The thread that ended the sync sends the acks; no thread of the pool waits for another one's sync. Where lines wait in a log
 //!    file's lane, the lane's thread sends them, and blocks on that file only.
-//! 4. Every frame ends in exactly one of matched, unmatched, quarantined, refused; the counters add up.
+//! 4. Every frame ends in exactly one of matched, unmatched, quarantined, duplicate, refused; the counters add up. Only what is the same,
+//!    byte for byte, as a record that is done is a duplicate.
 //! 5. No unbounded queue, buffer, timer set or thread set; each limit carries its unit in its name.
 //! 6. No secret and no record body in diagnostics.
 //! 7. Metric names exist only in [`metrics`].
@@ -58,6 +59,9 @@
 //! | the events that a pool thread has taken | an exchange each | |
 //! | a torn write's fragments | a mutex | only after a write that fell short: a push |
 //! | standard output, where there are no groups | a mutex where it is a pipe or a terminal | the write itself: all records go to one stream in turn |
+//! | the window against records sent twice (`evidence::Window`), where there is one | a mutex | looking up one mark of 16 bytes, or adding those of one batch |
+//! | the halves that wait for each other (`evidence::Pairs`), where they are looked for | a mutex | one half, and what has become due |
+//! | named sources, where silence is looked for | an immutable list and an addition; a mutex where a name is new | |
 //! | followers (`tail`) | a flag; while somebody follows, a snapshot and bounded channels | `try_send` |
 //! | a sink's queue | bounded channel | `try_send` |
 //! | a sink's waiting room (`enqueue_mode: wait`) | a mutex | moving one task |
@@ -75,7 +79,8 @@
 //! Rule: one boolean expression. Rule group: rules and actions under one name. Action: what a matching group does.
 //! Task: side-effect work for one record, one group and one sink. Sink: a remote destination. Attempt: a counted
 //! try. Drop: work lost, always counted with a reason. Pending: a stored task that has not ended. Dead letter: a stored task that was
-//! given up, kept with its reason. Drain: finish queued work at shutdown. Quarantine: raw
+//! given up, kept with its reason. Drain: finish queued work at shutdown. Duplicate: a frame that is the same as a record that is done.
+//! Quarantine: raw
 //! frames that could not be decoded. Diagnostics: the program's own log.
 #![forbid(unsafe_code)]
 
@@ -84,6 +89,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod diagnostics;
+pub mod evidence;
 pub mod framing;
 pub mod listener;
 pub mod load;

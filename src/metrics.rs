@@ -43,10 +43,15 @@ macro_rules! families {
 
 families! {
     RECORDS_RECEIVED = Counter "records_received_total" ["listener"] "Frames received, by listener (http, tcp, udp, unix).";
-    RECORDS = Counter "records_total" ["outcome"] "Frames by outcome: matched, unmatched, quarantined, refused. Their sum is the sum of records_received_total.";
+    RECORDS = Counter "records_total" ["outcome"] "Frames by outcome: matched, unmatched, quarantined, duplicate (sent before, with dedupe.window), refused. Their sum is the sum of records_received_total.";
     RECORDS_QUARANTINED = Counter "records_quarantined_total" ["reason"] "Frames written to the quarantine log, by reason.";
     RECORDS_REFUSED = Counter "records_refused_total" ["reason"] "Frames refused, by reason; nothing of them was acked.";
+    RECORDS_REPLAYED = Counter "records_replayed_total" [] "Frames that an operator has fed in over the control socket (replay); they are among those received by http.";
     RECEIVED_BYTES = Counter "received_bytes_total" ["listener"] "Bytes of frames received, by listener.";
+    UNPAIRED = Counter "unpaired_total" ["listener", "missing"] "Calls of which one half has not come within pairs.wait, by listener and by what is missing (request, response); only with pairs.window.";
+    PAIRS_FORGOTTEN = Counter "pairs_forgotten_total" [] "Calls whose other half was not waited for any longer because pairs.window was full; they are not in unpaired_total.";
+    LISTENER_SILENT = Gauge "listener_silent_seconds" ["listener"] "For how long nothing has come over a listener; 0 unless that is longer than listen.silence_alarm, and only with it.";
+    SOURCE_SILENT = Gauge "source_silent_seconds" ["source"] "The same for a named source (POST /v1/audit/<source>): up to 64 of those that have sent something.";
     GROUP_MATCHES = Counter "group_matches_total" ["group"] "Records matched by each rule group.";
     RULE_ERRORS = Counter "rule_errors_total" ["group", "rule"] "Run-time errors of a rule (its number in the group, from 1); the rule counts as not matching.";
     LOG_WRITE_ERRORS = Counter "log_write_errors_total" ["file"] "Appends to a log file that failed; the records were not acked.";

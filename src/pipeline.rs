@@ -14,10 +14,16 @@
 //! With a durable store the tasks of a batch go there, all or none, and the batch is acked and counted when they are on the disk:
 //! by whichever thread ended the sync. This thread goes on with the next request meanwhile. The store is asked before anything is
 //! written whether it takes tasks at all.
+//!
+//! With `dedupe.window` a record that is *done* - counted here as written, and with tasks as stored - is remembered, and the same one is acked
+//! and counted without being written again when it comes once more. One that is under way or was refused is not remembered: what comes
+//! meanwhile is handled as new, also within one batch.
 
 mod batch;
 mod durable;
 mod each;
+#[cfg(test)]
+mod evidence_tests;
 #[cfg(test)]
 mod hang_tests;
 mod lanes;
@@ -33,6 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::clock;
+use crate::evidence::{Evidence, Mark, Sight};
 use crate::listener::{BadFrame, Source};
 use crate::log_file::{LogTarget, Quarantine};
 use crate::metrics::{self, Counter, Registry};
@@ -56,18 +63,30 @@ pub struct Worker {
     index: IndexScratch,
     hits: Vec<Hit>,
     bad: Vec<(usize, Flaw)>,
+    /// By which frames are to be remembered once they are done.
+    marks: Vec<(usize, Mark)>,
+    /// Frames of the batch that were sent before and are done. The others are numbered without them.
+    duplicates: Vec<usize>,
     /// Empty but while a batch is handed to the store.
     tasks: Vec<(SinkNumber, Task)>,
     /// Something was handed to the store since this thread last saw to a sync.
     unsynced: bool,
     /// Never blocks for a log file.
     by_lanes: bool,
+    /// Takes what was taken before.
+    again: bool,
 }
 
 impl Worker {
     /// Of a thread that must not block for a log file: every line goes by the file's lane.
     pub fn by_lanes() -> Worker {
         Worker { by_lanes: true, ..Worker::default() }
+    }
+
+    /// From now on it takes what an operator feeds in on purpose: nothing of that is left out as sent before, and nothing is evidence.
+    #[must_use]
+    pub fn taking_again(self) -> Worker {
+        Worker { again: true, ..self }
     }
 
     /// Whether something was handed to the store and nobody has seen to the sync yet: [`Pipeline::commit`] or [`Pipeline::nudge`] is due.
@@ -77,8 +96,8 @@ impl Worker {
 
     /// For another pipeline of the same store: fresh buffers, and a sync that is due stays due.
     pub fn renew(&mut self) {
-        let Worker { unsynced, by_lanes, .. } = *self;
-        *self = Worker { unsynced, by_lanes, ..Worker::default() };
+        let Worker { unsynced, by_lanes, again, .. } = *self;
+        *self = Worker { unsynced, by_lanes, again, ..Worker::default() };
     }
 }
 
@@ -124,6 +143,9 @@ pub struct Pipeline {
     /// Number of the group that takes what no group matched.
     fallback: Option<usize>,
     received: [Received; 4],
+    replayed: Arc<Counter>,
+    /// What is looked at in each record that comes.
+    evidence: Option<Evidence>,
     out: Arc<Outlets>,
     /// Of the pool's threads, and of those that evaluate datagrams.
     permits: Arc<[Permits; 2]>,
@@ -158,9 +180,20 @@ impl Pipeline {
         let outcomes = Arc::new(Outcomes::new(registry, &groups));
         let targets = outlets::targets(&groups, &quarantine, registry)?;
         let index = index(&groups);
-        let out = Arc::new(Outlets { groups, targets, outcomes, store: None, taps: None });
+        let replayed = registry.counter(&metrics::RECORDS_REPLAYED, &[]);
+        let out = Arc::new(Outlets { groups, targets, outcomes, store: None, taps: None, window: None });
         let permits = Arc::new([WRITERS_DEFAULT, UDP_WRITERS].map(Permits::new));
-        Ok(Pipeline { decoder, index, fallback, received, out, permits, closed: AtomicBool::new(false) })
+        Ok(Pipeline {
+            decoder,
+            index,
+            fallback,
+            received,
+            replayed,
+            evidence: None,
+            out,
+            permits,
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// From now on tasks go to `ledger`, which was opened with the sinks of these groups, and a batch with tasks is acked when they are
@@ -196,6 +229,24 @@ impl Pipeline {
             None => log::error!("who follows came after the first frames and sees nothing"),
         }
         self
+    }
+
+    /// Looks for that in each record; its fields are of the plan of the decoder. To be called before the first frame.
+    #[must_use]
+    pub fn looking_for(mut self, evidence: Option<Evidence>) -> Self {
+        match Arc::get_mut(&mut self.out) {
+            Some(out) => {
+                out.window = evidence.as_ref().and_then(|evidence| evidence.window.clone());
+                self.evidence = evidence;
+            }
+            None => log::error!("the evidence came after the first frames and is not looked for"),
+        }
+        self
+    }
+
+    /// What it looks for in each record.
+    pub fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
     }
 
     /// Takes the place of `before` while the same threads run on: the permits are the same, and so are the lanes of the files that both
@@ -290,7 +341,21 @@ impl Pipeline {
         ticket: &mut dyn FnMut() -> Ticket,
     ) -> Verdict {
         self.count_received(source, frames);
-        self.evaluate(frames, worker);
+        if worker.again {
+            self.replayed.add(frames.len() as u64);
+        }
+        self.evaluate(source, frames, worker);
+        let kept: Vec<&[u8]>;
+        let frames = if worker.duplicates.is_empty() {
+            frames
+        } else {
+            self.out.outcomes.count_duplicates(worker.duplicates.len());
+            kept = without(frames, &worker.duplicates);
+            if kept.is_empty() {
+                return Verdict::Acked;
+            }
+            &kept
+        };
         let room = match self.out.room_in_store(frames, &worker.hits) {
             Ok(room) => room,
             Err(OVERSIZE) => {
@@ -315,8 +380,8 @@ impl Pipeline {
         ticket: &mut dyn FnMut() -> Ticket,
     ) -> Verdict {
         let permits = (!worker.by_lanes).then(|| &self.permits[usize::from(source == Source::Udp)]);
-        let (hits, bad) = (&mut worker.hits, &mut worker.bad);
-        let mut flow = Flow { source, each, frames, hits, bad, refusals, room, gone: 0 };
+        let (hits, bad, marks) = (&mut worker.hits, &mut worker.bad, &mut worker.marks);
+        let mut flow = Flow { source, each, frames, hits, bad, marks, refusals, room, gone: 0 };
         match self.out.write(&mut flow, 0, permits, ticket) {
             Written::All => {
                 worker.unsynced |= self.out.finish(flow, &mut worker.tasks, ticket);
@@ -393,6 +458,7 @@ impl Pipeline {
     ) {
         worker.hits.clear();
         worker.bad.clear();
+        worker.marks.clear();
         worker.bad.extend((0..frames.len()).map(|frame| (frame, flaw)));
         self.write_and_finish((source, true), frames, Default::default(), worker, ticket);
     }
@@ -404,12 +470,17 @@ impl Pipeline {
         self.out.outcomes.count_refused(n, OVERSIZE);
     }
 
-    fn evaluate(&self, frames: &[&[u8]], worker: &mut Worker) {
+    /// What each frame is. Those that were sent before and are done have no number.
+    fn evaluate(&self, source: Source, frames: &[&[u8]], worker: &mut Worker) {
         worker.hits.clear();
         worker.bad.clear();
+        worker.marks.clear();
+        worker.duplicates.clear();
+        let evidence = self.evidence.as_ref().filter(|_| !worker.again);
         // One instant for the whole batch; rules that ask for the time see it.
         worker.eval.set_now(jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
-        for (frame, bytes) in frames.iter().enumerate() {
+        for (place, bytes) in frames.iter().enumerate() {
+            let frame = place - worker.duplicates.len();
             let record = match self.decoder.decode(bytes, &mut worker.decode) {
                 Ok(record) => record,
                 Err(error) => {
@@ -417,6 +488,16 @@ impl Pipeline {
                     continue;
                 }
             };
+            if let Some(evidence) = evidence {
+                match evidence.see(source, &record, clock::now) {
+                    Sight::Duplicate => {
+                        worker.duplicates.push(place);
+                        continue;
+                    }
+                    Sight::New(mark) => worker.marks.push((frame, mark)),
+                    Sight::Unknown => {}
+                }
+            }
             let before = worker.hits.len();
             let candidates = self.index.as_ref().map(|index| index.candidates(&record, &mut worker.index));
             for (group, rules) in self.out.groups.iter().enumerate() {
@@ -466,6 +547,12 @@ impl Pipeline {
         counters.frames.inc();
         counters.bytes.add(bytes);
     }
+}
+
+/// Those of `frames` that are not at these places, which are in order.
+fn without<'f>(frames: &[&'f [u8]], places: &[usize]) -> Vec<&'f [u8]> {
+    let others = frames.iter().enumerate().filter(|(place, _)| places.binary_search(place).is_err());
+    others.map(|(_, frame)| *frame).collect()
 }
 
 /// How many frames the rules of some group have matched. The hits of one frame stand together.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{self, Checks, Loaded, Overrides, Problems};
+use crate::evidence::Identity;
 use crate::log_file::LogFile;
 use crate::metrics::Counter;
 use crate::record::{Decoder, FieldPlan, Record};
@@ -119,6 +120,8 @@ pub struct Compiled {
     pub decoder: Decoder,
     /// The rules by group, in the order of the configuration.
     pub rules: Vec<Vec<Rule>>,
+    /// The fields that evidence needs, where the configuration asks for some.
+    pub identity: Option<Identity>,
 }
 
 /// A configuration that was read and checked, with its rules: compiling them is how they are checked.
@@ -146,12 +149,13 @@ pub fn load(
         Ok(())
     };
     let loaded = config::load_checked(overrides, Checks { rule: &compile, template })?;
-    let (plan, rules) = compiled.into_inner();
+    let (mut plan, rules) = compiled.into_inner();
     // Without a problem every rule of every group was tried once, in the order of the file.
     let mut rules = rules.into_iter();
     let of_group = |group: &config::RuleGroup| rules.by_ref().take(group.rules.len()).collect();
     let rules = loaded.config.rule_groups.iter().map(of_group).collect();
-    Ok(Checked { loaded, compiled: Compiled { decoder: plan.build(), rules } })
+    let identity = Identity::wanted(&loaded.config, &mut plan);
+    Ok(Checked { loaded, compiled: Compiled { decoder: plan.build(), rules, identity } })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod watchdog;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use sd_notify::NotifyState;
 
@@ -131,7 +131,8 @@ impl Server {
         // All but one may be in the write to a log file while the others serve.
         let writers = options.threads;
         options.threads += 1;
-        let around = Around { store: store.as_ref(), taps: &taps, place: &|new| new.writing_with(writers) };
+        let place = |new: Pipeline| new.writing_with(writers);
+        let around = Around { store: store.as_ref(), taps: &taps, evidence: None, place: &place };
         let live = build::live(config, compiled, &files, &queues_of, around, &registry)?;
         let gateway = Gateway::new(live, Arc::clone(&registry)).showing(StatusPage::new(config));
         let gateway = Arc::new(gateway);
@@ -213,6 +214,9 @@ impl Server {
             if let Some((level, line)) = store.as_mut().and_then(|store| store.look(clock::now())) {
                 log::log!(level, "{line}");
             }
+            for (level, line) in self.look_for_evidence(clock::now()) {
+                log::log!(level, "{line}");
+            }
             let nap = if self.tend_outgoing(clock::now()) { OUTGOING_TICK } else { TICK };
             match signals.wait(watchdog.nap().min(nap)) {
                 Some(Event::Stop) => return,
@@ -257,6 +261,23 @@ impl Server {
             watchdog.add(thread, clock::now());
         }
         Ok(())
+    }
+
+    /// Counts halves that have been waited for long enough, and looks who is silent; gives the lines that are due.
+    fn look_for_evidence(&self, now: Instant) -> Vec<(log::Level, String)> {
+        if let Some(evidence) = self.gateway.live().pipeline.evidence() {
+            evidence.sweep(now);
+        }
+        let config = &self.config;
+        let audit = match config.vault.audit_protocol {
+            AuditProtocol::Udp => Some(Source::Udp),
+            AuditProtocol::Tcp => Some(Source::Tcp),
+            AuditProtocol::None => None,
+        };
+        let http = config.listen.http_address.as_ref().map(|_| Source::Http);
+        let unix = config.listen.unix_path.as_ref().map(|_| Source::Unix);
+        let open: Vec<Source> = [http, audit, unix].into_iter().flatten().collect();
+        self.gateway.silence().look(&open, config.listen.silence_alarm, now)
     }
 
     fn reopen(&self) {
@@ -320,10 +341,11 @@ impl Server {
     fn status(&self) -> String {
         let count = |outcome| self.registry.counter(&metrics::RECORDS, &[outcome]).get();
         format!(
-            "{} records matched, {} unmatched, {} quarantined, {} refused",
+            "{} records matched, {} unmatched, {} quarantined, {} duplicate, {} refused",
             count("matched"),
             count("unmatched"),
             count("quarantined"),
+            count("duplicate"),
             count("refused")
         )
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::evidence::Silence;
 use crate::listener::http::{Request, Response};
 use crate::listener::{BadFrame, LineReply, Park, Reply, Service, Source};
 use crate::metrics::Registry;
@@ -121,6 +122,12 @@ impl Worker {
         Worker { pipeline: pipeline::Worker::by_lanes(), number: 0 }
     }
 
+    /// Of a thread that takes what an operator feeds in on purpose, whether it has been received before or not.
+    #[must_use]
+    pub fn taking_again(self) -> Worker {
+        Worker { pipeline: self.pipeline.taking_again(), number: self.number }
+    }
+
     /// The buffers for this configuration.
     fn of(&mut self, live: &Live) -> &mut pipeline::Worker {
         if self.number != live.number {
@@ -136,6 +143,7 @@ pub struct Gateway {
     live: ArcSwap<Live>,
     registry: Arc<Registry>,
     page: Option<StatusPage>,
+    silence: Silence,
     draining: AtomicBool,
     stopped: AtomicBool,
 }
@@ -151,6 +159,7 @@ impl Gateway {
     pub fn new(live: Live, registry: Arc<Registry>) -> Self {
         Gateway {
             live: ArcSwap::from_pointee(live),
+            silence: Silence::new(Arc::clone(&registry)),
             registry,
             page: None,
             draining: AtomicBool::new(false),
@@ -163,6 +172,11 @@ impl Gateway {
     pub fn showing(mut self, page: StatusPage) -> Self {
         self.page = Some(page);
         self
+    }
+
+    /// Who sends nothing any more.
+    pub fn silence(&self) -> &Silence {
+        &self.silence
     }
 
     /// What is used now.
@@ -214,6 +228,9 @@ impl Gateway {
                 ..Response::text(401, "a valid bearer token is needed\n")
             });
         }
+        if let Some(name) = rest.and_then(|rest| rest.strip_prefix('/')) {
+            self.silence.heard_from(name);
+        }
         live.take_body(request.body, worker, park)
     }
 
@@ -254,6 +271,7 @@ impl Gateway {
             pipeline: &live.pipeline,
             registry: &self.registry,
             conditions: self.conditions(&live),
+            silence: &self.silence,
         };
         self.page.as_ref().and_then(|page| page.answer(path, look))
     }
@@ -275,6 +293,12 @@ impl Gateway {
                 Ok(()) => {}
                 Err(what) => lines.push_str(&format!("[-] {name}: {what}\n")),
             }
+        }
+        // A quiet cluster sends nothing: that makes nobody unready.
+        match self.silence.silent().filter(|_| verbose) {
+            Some(silent) if silent.is_empty() => lines.push_str("[+] senders ok\n"),
+            Some(silent) => lines.push_str(&format!("[!] senders: {}\n", silent.join("; "))),
+            None => {}
         }
         lines.push_str(if ready { "ready\n" } else { "not ready\n" });
         Response::text(if ready { 200 } else { 503 }, lines)

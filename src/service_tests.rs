@@ -10,7 +10,8 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::*;
 use crate::clock;
-use crate::config::{self, Limits};
+use crate::config::{self, Config, Limits};
+use crate::evidence::{Evidence, Identity};
 use crate::listener::{self, Endpoint, Listener, Pool, PoolOptions, UdpListener, UdpOptions};
 use crate::log_file::{LogFiles, Quarantine};
 use crate::metrics;
@@ -62,6 +63,11 @@ impl Drop for Bench {
 }
 
 fn bench(ledger: MemoryLedger) -> Bench {
+    bench_with(ledger, &Config::default())
+}
+
+/// It looks for what `config` asks for.
+fn bench_with(ledger: MemoryLedger, config: &Config) -> Bench {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("vaf-service-{}-{n}", std::process::id()));
@@ -80,7 +86,7 @@ fn bench(ledger: MemoryLedger) -> Bench {
         settings: SinkSettings::Test(0),
     };
     let effects = SideEffects::start(&settings, vec![spec], Some(&as_dyn), &registry).expect("no threads");
-    let pipeline = pipeline(&dir, &effects, &registry).storing(as_dyn, RECORD_BYTES_MAX);
+    let pipeline = pipeline(&dir, &effects, &registry, config).storing(as_dyn, RECORD_BYTES_MAX);
     let gateway = Arc::new(Gateway::new(
         Live::new(Arc::new(pipeline), Vec::new(), 1 << 20, Vec::new()),
         Arc::clone(&registry),
@@ -100,7 +106,7 @@ fn bench(ledger: MemoryLedger) -> Bench {
     Bench { dir, ledger, registry, pool, udp, http: http_at, tcp: tcp_at, udp_at, _effects: effects }
 }
 
-fn pipeline(dir: &std::path::Path, effects: &SideEffects, registry: &Registry) -> Pipeline {
+fn pipeline(dir: &std::path::Path, effects: &SideEffects, registry: &Registry, config: &Config) -> Pipeline {
     let files = LogFiles::new();
     let open = |name: &str| files.open(&config::LogFile::at(dir.join(name)), registry).expect("a log file");
     let mut plan = FieldPlan::new();
@@ -114,7 +120,10 @@ fn pipeline(dir: &std::path::Path, effects: &SideEffects, registry: &Registry) -
         matches: registry.counter(&metrics::GROUP_MATCHES, &["g"]),
     };
     let quarantine = Quarantine::new(open("quarantine.log"));
-    Pipeline::new(plan.build(), vec![group], None, quarantine, registry).expect("a pipeline")
+    let identity = Identity::wanted(config, &mut plan);
+    let evidence = Evidence::new(identity, config, None, registry, clock::now());
+    let pipeline = Pipeline::new(plan.build(), vec![group], None, quarantine, registry);
+    pipeline.expect("a pipeline").looking_for(evidence)
 }
 
 impl Bench {
@@ -321,5 +330,58 @@ fn lines_that_were_read_together_end_each_for_itself() {
     bench.ledger.fail_syncs(1);
     stream.write_all(lines.as_bytes()).expect("taken");
     eventually("those in the failed sync are refused", || bench.outcomes() == [2, 3, 6, 4]);
+    bench.ledger.assert_sound();
+}
+
+#[test]
+fn what_waits_for_the_disk_is_not_done_and_what_the_disk_refused_is_not_either() {
+    let (permits, disk) = bounded(100);
+    let config = Config { dedupe_window: 100, ..Config::default() };
+    let bench = bench_with(MemoryLedger::slow(disk.clone()), &config);
+    let record = MATCHING.replace("{\"operation\"", "{\"id\":\"1\",\"operation\"");
+    let duplicates = || bench.count("records_total{outcome=\"duplicate\"}");
+    let mut clients: Vec<TcpStream> = (0..2).map(|_| bench.client()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        post(client, &record);
+        eventually("its line is written", || bench.log_lines() == n + 1);
+    }
+    // The first one's tasks are not on the disk: the second one is another one, and neither is acked.
+    clients.iter_mut().for_each(assert_silent);
+    assert_eq!((bench.outcomes(), duplicates()), ([0; 4], 0));
+    bench.ledger.fail_syncs(2);
+    (0..2).for_each(|_| permits.send(()).expect("room"));
+    for client in &mut clients {
+        assert_eq!(answer(client).0, 503);
+    }
+    assert_eq!((bench.outcomes(), duplicates()), ([0, 0, 0, 2], 0));
+    bench.ledger.fail_syncs(0);
+    (0..2).for_each(|_| permits.send(()).expect("room"));
+    let mut again = bench.client();
+    post(&mut again, &record);
+    assert_eq!(answer(&mut again).0, 204);
+    assert_eq!((bench.outcomes(), duplicates(), bench.log_lines()), ([1, 0, 0, 2], 0, 3));
+    // Now it is done.
+    post(&mut again, &record);
+    assert_eq!(answer(&mut again).0, 204);
+    assert_eq!((bench.outcomes(), duplicates(), bench.log_lines()), ([1, 0, 0, 2], 1, 3));
+    assert_eq!(bench.ledger.open_tasks(0).len(), 1);
+    while disk.try_recv().is_ok() {}
+    // Lines that were read together: those without tasks are done at once, those with tasks when they are on the disk.
+    let lines: Vec<String> =
+        ["2", "3"].iter().map(|id| record.replace("\"1\"", &format!("\"{id}\""))).collect();
+    let other = lines[1].replace("delete", "read");
+    let text = format!("{}\n{other}\n", lines[0]);
+    let mut stream = TcpStream::connect(bench.tcp).expect("the listener");
+    stream.write_all(text.as_bytes()).expect("taken");
+    eventually("the line is written", || bench.log_lines() == 4);
+    eventually("the other one is done", || bench.outcomes()[1] == 1);
+    stream.write_all(text.as_bytes()).expect("taken");
+    eventually("it is left out, the first one is not", || duplicates() == 2 && bench.log_lines() == 5);
+    (0..4).for_each(|_| permits.send(()).expect("room"));
+    eventually("both are stored", || bench.outcomes() == [3, 1, 0, 2]);
+    stream.write_all(text.as_bytes()).expect("taken");
+    eventually("both are done", || duplicates() == 4);
+    assert_eq!(bench.log_lines(), 5);
+    drop(permits);
     bench.ledger.assert_sound();
 }

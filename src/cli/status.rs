@@ -69,15 +69,22 @@ fn text(status: &Status) -> String {
         writeln!(out, "vault-audit-filter {}, up {}", printable(&status.version), uptime(status.uptime_s));
     let _ = writeln!(
         out,
-        "records: {} matched, {} unmatched, {} quarantined, {} refused",
-        records.matched, records.unmatched, records.quarantined, records.refused
+        "records: {} matched, {} unmatched, {} quarantined, {} duplicate, {} refused",
+        records.matched, records.unmatched, records.quarantined, records.duplicate, records.refused
     );
     let rows = status.listeners.iter().map(|listener| {
         let connections = listener.connections.map_or_else(|| "-".to_owned(), |n| n.to_string());
         let (received, bytes) = (listener.received.to_string(), listener.received_bytes.to_string());
-        vec![listener.listener.clone(), listener.address.clone(), connections, received, bytes]
+        let silent = silent(listener.silent_s);
+        vec![listener.listener.clone(), listener.address.clone(), connections, received, bytes, silent]
     });
-    table(&mut out, &["LISTENER", "ADDRESS", "CONNECTIONS", "RECORDS", "BYTES"], rows.collect());
+    let names = ["LISTENER", "ADDRESS", "CONNECTIONS", "RECORDS", "BYTES", "SILENT FOR"];
+    table(&mut out, &names, rows.collect());
+    let rows = status
+        .sources
+        .iter()
+        .map(|source| vec![source.source.clone(), source.requests.to_string(), silent(source.silent_s)]);
+    table(&mut out, &["SOURCE", "REQUESTS", "SILENT FOR"], rows.collect());
     let rows = status.groups.iter().map(|group| {
         let errors: u64 = group.rules.iter().map(|rule| rule.errors).sum();
         vec![
@@ -139,6 +146,10 @@ fn table(out: &mut String, names: &[&str], rows: Vec<Vec<String>>) {
     }
 }
 
+fn silent(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), uptime)
+}
+
 /// `3d 4h 5m 6s`, from the first unit that is not zero.
 fn uptime(seconds: u64) -> String {
     let parts =
@@ -150,7 +161,9 @@ fn uptime(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{GroupStatus, ListenerStatus, Records, RuleStatus, SinkStatus};
+    use crate::control::status::{
+        GroupStatus, ListenerStatus, Records, RuleStatus, SinkStatus, SourceStatus,
+    };
     use crate::control::tasks::Condition;
 
     #[test]
@@ -159,14 +172,16 @@ mod tests {
         let status = Status {
             version: "1.2.3".into(),
             uptime_s: 90_061,
-            records: Records { matched: 1, unmatched: 2, quarantined: 3, refused: 4 },
+            records: Records { matched: 1, unmatched: 2, quarantined: 3, duplicate: 5, refused: 4 },
             listeners: vec![ListenerStatus {
                 listener: "udp".into(),
                 address: "127.0.0.1:1269".into(),
                 connections: None,
                 received: 10,
                 received_bytes: 1000,
+                silent_s: Some(61),
             }],
+            sources: vec![SourceStatus { source: "bao-1".into(), requests: 8, silent_s: None }],
             groups: vec![GroupStatus {
                 group: "pay\u{1b}[2Jroll".into(),
                 matches: 5,
@@ -196,8 +211,9 @@ mod tests {
         let shown = text(&status);
         for part in [
             "up 1d 1h 1m 1s\n",
-            "records: 1 matched, 2 unmatched, 3 quarantined, 4 refused\n",
-            "udp       127.0.0.1:1269  -            10       1000\n",
+            "records: 1 matched, 2 unmatched, 3 quarantined, 5 duplicate, 4 refused\n",
+            "udp       127.0.0.1:1269  -            10       1000   1m 1s\n",
+            "bao-1   8         -\n",
             "pay\\u{1b}[2Jroll  5        2      14\n",
             "payroll/slack  down   1          3       2        2        1\n",
             "NOT accepting: full; 3 pending (the oldest for 1m 1s), 2 dead letters, 50 bytes on disk (25 % of",

@@ -31,7 +31,6 @@ pub(super) fn check(
     without_rules(draft, groups, report);
     log_files(draft, groups, report);
     store_takes(draft, report);
-    not_available(draft, report);
 }
 
 /// Below that a store is so small that ordinary records may not fit.
@@ -310,15 +309,4 @@ fn normal(path: &Path) -> PathBuf {
         }
     }
     normal
-}
-
-/// Keys that are read and checked, and whose work this version does not do.
-fn not_available(draft: &Draft, report: &mut Report) {
-    let config = &draft.config;
-    let mut refuse = |given: bool, key: &'static str, what: &str, cure: &str| {
-        if given {
-            report.problem(&draft.origin(key), key, format!("{what} not available in this version"), cure);
-        }
-    };
-    refuse(config.dedupe_window > 0, "dedupe.window", "dropping records sent again is", "set it to 0");
 }

@@ -84,7 +84,7 @@ const fn key(path: &'static str, slot: Slot, doc: &'static str) -> Key {
 }
 
 /// Every scalar key, in the order of `config/example.yaml`.
-pub static KEYS: [Key; 41] = [
+pub static KEYS: [Key; 44] = [
     key("vault.address", Slot::Url(|d| &mut d.config.vault.address), "URL of Vault or OpenBao, for setup"),
     key("vault.token", Slot::Secret(|d| &mut d.config.vault.token), "token for setup"),
     key("vault.token_file", Slot::OptionalPath(|d| &mut d.token_file), "file that holds vault.token"),
@@ -199,6 +199,11 @@ pub static KEYS: [Key; 41] = [
         "host:port of health and metrics; empty is off",
     ),
     key(
+        "listen.silence_alarm",
+        Slot::Duration(|d| &mut d.config.listen.silence_alarm, true),
+        "silence of a sender that is said and shown; 0 is off",
+    ),
+    key(
         "control.socket",
         Slot::OptionalPath(|d| &mut d.config.control_socket),
         "path of the control socket; empty is off",
@@ -250,8 +255,18 @@ pub static KEYS: [Key; 41] = [
     ),
     key(
         "dedupe.window",
-        Slot::Count(|d| &mut d.config.dedupe_window, 0, 100_000_000),
+        Slot::Count(|d| &mut d.config.dedupe_window, 0, 10_000_000),
         "records remembered to drop those sent again; 0 is off",
+    ),
+    key(
+        "pairs.window",
+        Slot::Count(|d| &mut d.config.pairs_window, 0, 10_000_000),
+        "calls whose other half, request or response, is waited for; 0 is off",
+    ),
+    key(
+        "pairs.wait",
+        Slot::Duration(|d| &mut d.config.pairs_wait, false),
+        "how long the other half is waited for",
     ),
     key(
         "shutdown.drain_timeout",

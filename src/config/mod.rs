@@ -54,8 +54,12 @@ pub struct Config {
     pub quarantine_file: Option<PathBuf>,
     /// Name of the group that takes what no group matched.
     pub unmatched: Option<String>,
-    /// Records remembered by (request.id, type); 0 is off.
+    /// Records remembered to drop those sent again; 0 is off.
     pub dedupe_window: usize,
+    /// Calls whose other half is waited for; 0 is off.
+    pub pairs_window: usize,
+    /// How long it is waited for.
+    pub pairs_wait: Duration,
     /// Longest time from SIGTERM to the end.
     pub drain_timeout: Duration,
     /// The rule groups in the order of the file.
@@ -151,6 +155,8 @@ pub struct Listen {
     pub unix_path: Option<PathBuf>,
     /// `listen.admin.address`; `None` is off.
     pub admin_address: Option<String>,
+    /// `listen.silence_alarm`: silence of a sender that is said; 0 is off.
+    pub silence_alarm: Duration,
 }
 
 /// `listen.http.tls`.
@@ -409,12 +415,16 @@ impl Default for Config {
                 http_insecure_allow_unauthenticated: false,
                 unix_path: None,
                 admin_address: Some("127.0.0.1:1271".into()),
+                silence_alarm: Duration::ZERO,
             },
             control_socket: None,
             limits: Limits::default(),
             quarantine_file: None,
             unmatched: None,
             dedupe_window: 0,
+            pairs_window: 0,
+            // Longer than the 90 s that Vault and OpenBao give a request unless told otherwise.
+            pairs_wait: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
             rule_groups: Vec::new(),
             tests: Vec::new(),

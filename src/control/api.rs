@@ -88,7 +88,7 @@ impl Api {
 
     pub(super) fn worker(&self) -> ApiWorker {
         // A log file that hangs must not cost the operator one of these few threads.
-        let ingest = Worker::by_lanes();
+        let ingest = Worker::by_lanes().taking_again();
         ApiWorker { ingest }
     }
 

@@ -1,6 +1,6 @@
 //! `GET /v1/status`: what runs, in numbers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +8,7 @@ use super::api::Parts;
 use super::tasks::Condition;
 use crate::clock;
 use crate::config::{AuditProtocol, Config};
+use crate::evidence::Silence;
 use crate::listener::Source;
 use crate::metrics::{self, Family, Registry};
 use crate::rule_group::RuleGroup;
@@ -28,6 +29,9 @@ pub struct Status {
     pub uptime_s: u64,
     pub records: Records,
     pub listeners: Vec<ListenerStatus>,
+    /// Named sources that have sent something; only with listen.silence_alarm.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
     pub groups: Vec<GroupStatus>,
     pub sinks: Vec<SinkStatus>,
     /// `None`: the durable store is not enabled.
@@ -41,6 +45,9 @@ pub struct Records {
     pub matched: u64,
     pub unmatched: u64,
     pub quarantined: u64,
+    /// Of an older server: 0.
+    #[serde(default)]
+    pub duplicate: u64,
     pub refused: u64,
 }
 
@@ -54,6 +61,19 @@ pub struct ListenerStatus {
     pub connections: Option<i64>,
     pub received: u64,
     pub received_bytes: u64,
+    /// For how long nothing has come, if that is longer than listen.silence_alarm.
+    #[serde(default)]
+    pub silent_s: Option<u64>,
+}
+
+/// One source of `/v1/audit/<source>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct SourceStatus {
+    pub source: String,
+    pub requests: u64,
+    /// As of a listener.
+    pub silent_s: Option<u64>,
 }
 
 /// One rule group.
@@ -121,7 +141,11 @@ pub(super) fn status(parts: &Parts, listeners: &[Listening], started: Instant) -
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: clock::now().saturating_duration_since(started).as_secs(),
         records: records(registry),
-        listeners: listeners.iter().map(|listening| listener_status(listening, registry)).collect(),
+        listeners: listeners
+            .iter()
+            .map(|listening| listener_status(listening, registry, parts.gateway.silence()))
+            .collect(),
+        sources: parts.gateway.silence().sources().into_iter().map(source_status).collect(),
         groups: live.pipeline.groups().iter().map(group_status).collect(),
         sinks: sinks.map(|sink| sink_status(sink)).collect(),
         store: parts.tasks.as_ref().map(|book| book.condition()),
@@ -135,6 +159,7 @@ pub(crate) fn records(registry: &Registry) -> Records {
         matched: outcome("matched"),
         unmatched: outcome("unmatched"),
         quarantined: outcome("quarantined"),
+        duplicate: outcome("duplicate"),
         refused: outcome("refused"),
     }
 }
@@ -143,8 +168,16 @@ fn count(registry: &Registry, family: &'static Family, label: &str) -> u64 {
     registry.counter(family, &[label]).get()
 }
 
+fn source_status((source, requests, silent): (String, u64, Option<Duration>)) -> SourceStatus {
+    SourceStatus { source, requests, silent_s: silent.map(|silence| silence.as_secs()) }
+}
+
 /// The numbers of one listener.
-pub(crate) fn listener_status(listening: &Listening, registry: &Registry) -> ListenerStatus {
+pub(crate) fn listener_status(
+    listening: &Listening,
+    registry: &Registry,
+    silence: &Silence,
+) -> ListenerStatus {
     let label = listening.source.label();
     let is_ingest = listening.source != Source::Admin;
     let received = |family| if is_ingest { count(registry, family, label) } else { 0 };
@@ -155,6 +188,7 @@ pub(crate) fn listener_status(listening: &Listening, registry: &Registry) -> Lis
         connections: has_connections.then(|| registry.gauge(&metrics::CONNECTIONS, &[label]).get()),
         received: received(&metrics::RECORDS_RECEIVED),
         received_bytes: received(&metrics::RECEIVED_BYTES),
+        silent_s: silence.silence_of(listening.source).map(|silence| silence.as_secs()),
     }
 }
 

@@ -87,7 +87,10 @@ fn status_tells_what_runs() {
     let (status, body) = served.ask("GET", "/v1/status", "");
     assert_eq!(status, 200);
     assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(body["records"], json!({"matched": 1, "unmatched": 1, "quarantined": 1, "refused": 0}));
+    assert_eq!(
+        body["records"],
+        json!({"matched": 1, "unmatched": 1, "quarantined": 1, "duplicate": 0, "refused": 0})
+    );
     let groups = body["groups"].as_array().expect("groups");
     assert_eq!((&groups[0]["group"], &groups[0]["matches"]), (&json!("deletions"), &json!(1)));
     assert_eq!(groups[0]["rules"][0]["expression"], r#"Request.Operation == "delete""#);

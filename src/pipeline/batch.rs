@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Hit;
 use super::durable::Room;
+use crate::evidence::Mark;
 use crate::listener::{BadFrame, Source};
 use crate::record::DecodeError;
 
@@ -51,11 +52,17 @@ impl Refusals {
         self.0.entry(frame).or_insert(reason);
     }
 
-    /// What is refused has no hits, and is not in quarantine.
-    pub(super) fn strike(&self, hits: &mut Vec<Hit>, bad: &mut Vec<(usize, Flaw)>) {
+    /// What is refused has no hits, is not in quarantine, and is not done.
+    pub(super) fn strike(
+        &self,
+        hits: &mut Vec<Hit>,
+        bad: &mut Vec<(usize, Flaw)>,
+        marks: &mut Vec<(usize, Mark)>,
+    ) {
         if !self.0.is_empty() {
             hits.retain(|hit| !self.0.contains_key(&hit.frame));
             bad.retain(|(frame, _)| !self.0.contains_key(frame));
+            marks.retain(|(frame, _)| !self.0.contains_key(frame));
         }
     }
 }
@@ -69,6 +76,8 @@ pub(super) struct Flow<'a> {
     pub(super) frames: &'a [&'a [u8]],
     pub(super) hits: &'a mut Vec<Hit>,
     pub(super) bad: &'a mut Vec<(usize, Flaw)>,
+    /// By which frames are to be remembered once they are done. Empty unless something is remembered.
+    pub(super) marks: &'a mut Vec<(usize, Mark)>,
     pub(super) refusals: Refusals,
     /// In the store, for the tasks of these frames.
     pub(super) room: Option<Room>,
@@ -86,6 +95,7 @@ pub(super) struct Batch {
     pub(super) ends: Vec<usize>,
     pub(super) hits: Vec<Hit>,
     pub(super) bad: Vec<(usize, Flaw)>,
+    pub(super) marks: Vec<(usize, Mark)>,
     pub(super) refusals: Refusals,
     pub(super) room: Option<Room>,
 }
@@ -117,6 +127,7 @@ impl Flow<'_> {
             ends: Vec::with_capacity(numbers.len()),
             hits: Vec::new(),
             bad: Vec::new(),
+            marks: Vec::new(),
             refusals: Refusals::default(),
             room: None,
         };
@@ -141,6 +152,13 @@ impl Flow<'_> {
             }
             None => true,
         });
+        self.marks.retain(|(frame, mark)| match new_number(*frame) {
+            Some(frame) => {
+                batch.marks.push((frame, *mark));
+                false
+            }
+            None => true,
+        });
         self.gone += numbers.len();
         batch.room = if self.gone == self.frames.len() {
             self.room.take()
@@ -154,6 +172,7 @@ impl Flow<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::Window;
 
     #[test]
     fn frames_go_with_all_that_belongs_to_them() {
@@ -161,12 +180,16 @@ mod tests {
         let hit = |frame, group| Hit { frame, group, by_rules: true };
         let mut hits = vec![hit(0, 1), hit(1, 0), hit(1, 2), hit(3, 2)];
         let mut bad = vec![(2, Flaw::head_only("oversize"))];
+        let window = Window::new(1);
+        let mark = |frame: usize| (frame, window.mark("id", "request", frames[frame]));
+        let mut marks = vec![mark(0), mark(1), mark(3)];
         let mut flow = Flow {
             source: Source::Tcp,
             each: true,
             frames: &frames,
             hits: &mut hits,
             bad: &mut bad,
+            marks: &mut marks,
             refusals: Refusals::default(),
             room: None,
             gone: 0,
@@ -182,5 +205,6 @@ mod tests {
         assert_eq!(batch.refusals.0.get(&0), Some(&6));
         assert_eq!(batch.bad.iter().map(|(frame, _)| *frame).collect::<Vec<_>>(), [1]);
         assert_eq!((of(&hits), bad.len()), (vec![(0, 1)], 0));
+        assert_eq!((marks, batch.marks), (vec![mark(0)], vec![(0, mark(1).1), (2, mark(3).1)]));
     }
 }

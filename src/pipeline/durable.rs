@@ -214,8 +214,7 @@ mod tests {
         let check = store.check();
         assert_eq!(check(), Err("the last tasks were refused".to_owned()));
         let accept = |bytes| {
-            let tally = Tally { frames: 0, matched: 0, groups: Vec::new(), quarantined: Vec::new() };
-            store.accept(&[], store.room(bytes, 1).expect("room"), tally, None);
+            store.accept(&[], store.room(bytes, 1).expect("room"), Tally::default(), None);
             ledger.commit();
         };
         // A small one has room; that says nothing of those that were refused.

@@ -3,7 +3,7 @@
 
 use super::batch::Refusals;
 use super::outcomes::OVERSIZE;
-use super::{Pipeline, Worker};
+use super::{Pipeline, Worker, without};
 use crate::listener::Source;
 use crate::ticket::Ticket;
 
@@ -24,9 +24,16 @@ impl Pipeline {
             let _ = self.handle(source, frames, worker, ticket);
             return;
         }
-        self.evaluate(frames, worker);
+        self.evaluate(source, frames, worker);
+        let kept: Vec<&[u8]>;
+        let left = if worker.duplicates.is_empty() {
+            frames
+        } else {
+            kept = without(frames, &worker.duplicates);
+            &kept
+        };
         let mut refusals = Refusals::default();
-        let room = match self.out.room_in_store(frames, &worker.hits) {
+        let room = match self.out.room_in_store(left, &worker.hits) {
             // One by one they may fit.
             Err(OVERSIZE) => {
                 for frame in frames {
@@ -39,12 +46,15 @@ impl Pipeline {
                 for hit in worker.hits.iter().filter(|hit| self.out.has_tasks(hit)) {
                     refusals.add(hit.frame, reason);
                 }
-                refusals.strike(&mut worker.hits, &mut worker.bad);
+                refusals.strike(&mut worker.hits, &mut worker.bad, &mut worker.marks);
                 None
             }
             Ok(room) => room,
         };
         self.count_received(source, frames);
-        self.write_and_finish((source, true), frames, (refusals, room), worker, ticket);
+        self.out.outcomes.count_duplicates(worker.duplicates.len());
+        if !left.is_empty() {
+            self.write_and_finish((source, true), left, (refusals, room), worker, ticket);
+        }
     }
 }

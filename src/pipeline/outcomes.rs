@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::evidence::{Mark, Window};
 use crate::listener::BadFrame;
 use crate::metrics::{self, Counter, Registry};
 use crate::rule_group::RuleGroup;
@@ -57,6 +58,7 @@ pub(super) struct Outcomes {
     matched: Arc<Counter>,
     unmatched: Arc<Counter>,
     quarantined: Arc<Counter>,
+    duplicate: Arc<Counter>,
     refused: Arc<Counter>,
     refused_because: [Arc<Counter>; REFUSED_REASONS.len()],
     quarantined_because: Vec<(&'static str, Arc<Counter>)>,
@@ -74,6 +76,9 @@ pub(super) struct Tally {
     pub(super) groups: Vec<usize>,
     /// The reason of each quarantined frame.
     pub(super) quarantined: Vec<&'static str>,
+    /// What is to be remembered once the batch is done, and where.
+    pub(super) done: Vec<Mark>,
+    pub(super) window: Option<Arc<Window>>,
 }
 
 impl Outcomes {
@@ -84,6 +89,7 @@ impl Outcomes {
             matched: outcome("matched"),
             unmatched: outcome("unmatched"),
             quarantined: outcome("quarantined"),
+            duplicate: outcome("duplicate"),
             refused: outcome("refused"),
             refused_because: REFUSED_REASONS
                 .map(|reason| registry.counter(&metrics::RECORDS_REFUSED, &[reason])),
@@ -113,10 +119,18 @@ impl Outcomes {
         }
     }
 
-    /// The same for a batch that had to wait.
+    /// The same for a batch that had to wait. It is done.
     pub(super) fn count_tally(&self, tally: &Tally) {
         let groups = tally.groups.iter().copied();
         self.count(tally.frames, tally.matched, groups, tally.quarantined.iter().copied());
+        if let Some(window) = tally.window.as_ref().filter(|_| !tally.done.is_empty()) {
+            window.remember(tally.done.iter().copied());
+        }
+    }
+
+    /// Counts frames that were sent before and are done.
+    pub(super) fn count_duplicates(&self, frames: usize) {
+        self.duplicate.add(frames as u64);
     }
 
     pub(super) fn count_quarantined(&self, reason: &str) {

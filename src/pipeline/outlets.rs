@@ -12,6 +12,7 @@ use super::outcomes::{LOG_BUSY, LOG_WRITE, Outcomes, Tally};
 use super::permits::{Permit, Permits};
 use super::{Hit, matched};
 use crate::clock;
+use crate::evidence::{Mark, Window};
 use crate::listener::Source;
 use crate::log_file::{LogFile, LogTarget, Quarantine, Stdout};
 use crate::metrics::Registry;
@@ -62,6 +63,8 @@ pub(super) struct Outlets {
     pub(super) store: Option<Durable>,
     /// Who wants to see what is matched.
     pub(super) taps: Option<Arc<Taps>>,
+    /// Remembers what is done.
+    pub(super) window: Option<Arc<Window>>,
 }
 
 impl Target {
@@ -197,10 +200,10 @@ impl Outlets {
         written: usize,
         failed: bool,
     ) -> bool {
-        let Batch { source, each, bytes, ends, mut hits, mut bad, refusals, room } = batch;
+        let Batch { source, each, bytes, ends, mut hits, mut bad, mut marks, refusals, room } = batch;
         let frames = batch::frames(&bytes, &ends);
-        let (hits, bad) = (&mut hits, &mut bad);
-        let mut flow = Flow { source, each, frames: &frames, hits, bad, refusals, room, gone: 0 };
+        let (hits, bad, marks) = (&mut hits, &mut bad, &mut marks);
+        let mut flow = Flow { source, each, frames: &frames, hits, bad, marks, refusals, room, gone: 0 };
         if failed && !each {
             promise.refuse(LOG_WRITE);
             return false;
@@ -236,8 +239,8 @@ impl Outlets {
         tasks: &mut Vec<(SinkNumber, Task)>,
         ticket: &mut dyn FnMut() -> Ticket,
     ) -> bool {
-        let Flow { source, frames, hits, bad, refusals, room, gone, .. } = flow;
-        refusals.strike(hits, bad);
+        let Flow { source, frames, hits, bad, marks, refusals, room, gone, .. } = flow;
+        refusals.strike(hits, bad, marks);
         for reason in refusals.0.values() {
             self.outcomes.count_refused(1, *reason);
         }
@@ -246,7 +249,7 @@ impl Outlets {
         match (&self.store, room) {
             (Some(store), Some(room)) if hits.iter().any(|hit| self.has_tasks(hit)) => {
                 self.each_task(source, frames, hits, |sink, task| tasks.push(sink.to_store(task)));
-                let tally = self.tally_to_store(source, left, hits, bad);
+                let tally = self.tally_to_store(source, left, hits, bad, marks);
                 let ticket = (source == Source::Http).then(ticket);
                 store.accept(tasks, room, tally, ticket);
                 tasks.clear();
@@ -256,11 +259,19 @@ impl Outlets {
                 let groups = hits.iter().map(|hit| hit.group);
                 let reasons = bad.iter().map(|(_, flaw)| flaw.reason());
                 self.outcomes.count(left as u64, matched(hits), groups, reasons);
+                self.remember(marks);
                 self.each_task(source, frames, hits, |sink, task| {
                     sink.submit(task, ticket);
                 });
                 false
             }
+        }
+    }
+
+    /// These frames are done.
+    fn remember(&self, marks: &[(usize, Mark)]) {
+        if let Some(window) = self.window.as_ref().filter(|_| !marks.is_empty()) {
+            window.remember(marks.iter().map(|(_, mark)| *mark));
         }
     }
 
@@ -332,20 +343,40 @@ impl Outlets {
 
     /// What is to be counted once the tasks of the batch are durable, or refused. Of a request that is all of it; of frames that end each
     /// for itself it is those with tasks, and the others are counted now.
-    fn tally_to_store(&self, source: Source, frames: usize, hits: &[Hit], bad: &[(usize, Flaw)]) -> Tally {
+    fn tally_to_store(
+        &self,
+        source: Source,
+        frames: usize,
+        hits: &[Hit],
+        bad: &[(usize, Flaw)],
+        marks: &[(usize, Mark)],
+    ) -> Tally {
         let quarantined = bad.iter().map(|(_, flaw)| flaw.reason()).collect();
         if source == Source::Http {
             let groups = hits.iter().map(|hit| hit.group).collect();
-            return Tally { frames: frames as u64, matched: matched(hits), groups, quarantined };
+            let done = marks.iter().map(|(_, mark)| *mark).collect();
+            let (frames, window) = (frames as u64, self.window.clone());
+            return Tally { frames, matched: matched(hits), groups, quarantined, done, window };
         }
-        let mut stored = Tally::default();
-        let mut others = Tally { quarantined, ..Tally::default() };
+        let mut stored = Tally { window: self.window.clone(), ..Tally::default() };
+        let mut others = Tally { quarantined, window: self.window.clone(), ..Tally::default() };
+        // In order, as hits are.
+        let mut with_tasks_frames: Vec<usize> = Vec::new();
         for hits in hits.chunk_by(|a, b| a.frame == b.frame) {
             let with_tasks = hits.iter().any(|hit| self.has_tasks(hit));
-            let tally = if with_tasks { &mut stored } else { &mut others };
+            let tally = if with_tasks {
+                with_tasks_frames.extend(hits.first().map(|hit| hit.frame));
+                &mut stored
+            } else {
+                &mut others
+            };
             tally.frames += 1;
             tally.matched += matched(hits);
             tally.groups.extend(hits.iter().map(|hit| hit.group));
+        }
+        for (frame, mark) in marks {
+            let is_stored = with_tasks_frames.binary_search(frame).is_ok();
+            if is_stored { stored.done.push(*mark) } else { others.done.push(*mark) }
         }
         others.frames = frames as u64 - stored.frames;
         self.outcomes.count_tally(&others);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config;
+use crate::evidence::Identity;
 use crate::log_file::{LogFile, LogFiles};
 use crate::record::FieldPlan;
 use crate::rules::Limits;
@@ -24,6 +25,17 @@ pub(super) fn pipeline_with_logs(
     dir: &std::path::Path,
     registry: &Registry,
 ) -> Pipeline {
+    pipeline_with_evidence(groups, logs, dir, registry, &config::Config::default())
+}
+
+/// The same; it looks for what `config` asks for.
+pub(super) fn pipeline_with_evidence(
+    groups: &[Vec<&str>],
+    logs: &[Arc<LogFile>],
+    dir: &std::path::Path,
+    registry: &Registry,
+    config: &config::Config,
+) -> Pipeline {
     std::fs::create_dir_all(dir).expect("a temporary directory");
     let mut plan = FieldPlan::new();
     let mut built = Vec::new();
@@ -44,7 +56,10 @@ pub(super) fn pipeline_with_logs(
     let quarantine = config::LogFile::at(dir.join("quarantine.log"));
     let quarantine = LogFiles::new().open(&quarantine, registry).expect("a log file");
     let fallback = Some(groups.len() - 1);
-    Pipeline::new(plan.build(), built, fallback, Quarantine::new(quarantine), registry).expect("a pipeline")
+    let identity = Identity::wanted(config, &mut plan);
+    let evidence = Evidence::new(identity, config, None, registry, clock::now());
+    let pipeline = Pipeline::new(plan.build(), built, fallback, Quarantine::new(quarantine), registry);
+    pipeline.expect("a pipeline").looking_for(evidence)
 }
 
 #[test]
@@ -61,7 +76,7 @@ fn records_go_to_the_groups_of_the_plain_scan() {
         assert_eq!(pipeline.index.is_some(), has_index);
         let mut worker = Worker::default();
         let frames: Vec<&[u8]> = RECORDS.lines().map(str::as_bytes).collect();
-        pipeline.evaluate(&frames, &mut worker);
+        pipeline.evaluate(Source::Http, &frames, &mut worker);
         let found: Vec<(usize, usize, bool)> =
             worker.hits.iter().map(|hit| (hit.frame, hit.group, hit.by_rules)).collect();
         assert_eq!(found, plain(&pipeline, &frames));

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{ServeError, durable, logs, runtime};
+use crate::clock;
 use crate::config::{self, Config};
+use crate::evidence::Evidence;
 use crate::log_file::{self, LogFile, LogFiles, OpenError, Quarantine};
 use crate::metrics::{self, Registry};
 use crate::pipeline::Pipeline;
@@ -61,6 +63,8 @@ impl OpenFiles {
 pub(super) struct Around<'a> {
     pub(super) store: Option<&'a Arc<Store>>,
     pub(super) taps: &'a Arc<Taps>,
+    /// What is looked for so far.
+    pub(super) evidence: Option<&'a Evidence>,
     /// Fits it among the threads that run, and in the place of the one before.
     pub(super) place: &'a dyn Fn(Pipeline) -> Pipeline,
 }
@@ -77,7 +81,9 @@ pub(super) fn live(
     let groups = build_groups(config, compiled.rules, files, queues_of, registry);
     let quarantine = Quarantine::new(Arc::clone(&files.quarantine));
     let pipeline = build_pipeline(config, compiled.decoder, groups, quarantine, registry)?;
-    let pipeline = (around.place)(pipeline.tapped(Arc::clone(around.taps)));
+    let evidence = Evidence::new(compiled.identity, config, around.evidence, registry, clock::now());
+    let pipeline = pipeline.tapped(Arc::clone(around.taps)).looking_for(evidence);
+    let pipeline = (around.place)(pipeline);
     let pipeline = Arc::new(match around.store {
         Some(store) => pipeline.storing(durable::ledger(store), store.record_bytes_max()),
         None => pipeline,

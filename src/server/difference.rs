@@ -44,7 +44,6 @@ fn keep_running(running: &Config, config: &mut Config) -> Vec<String> {
         "listen.admin.address" => listen.admin_address,
         "control.socket" => control_socket,
         "limits.connections_max" => limits.connections_max,
-        "dedupe.window" => dedupe_window,
         "async.durable.enabled" => side_effects.durable.enabled,
         "async.durable.dir" => side_effects.durable.dir,
         "async.durable.max_bytes" => side_effects.durable.max_bytes,
@@ -90,6 +89,10 @@ fn changes(running: &Config, config: &Config) -> Vec<String> {
     say(running.side_effects != config.side_effects, "async");
     say(running.limits != config.limits, "limits");
     say(running.listen.http_tokens != config.listen.http_tokens, "listen.http.tokens");
+    say(running.listen.silence_alarm != config.listen.silence_alarm, "listen.silence_alarm");
+    say(running.dedupe_window != config.dedupe_window, "dedupe");
+    let pairs = |config: &Config| (config.pairs_window, config.pairs_wait);
+    say(pairs(running) != pairs(config), "pairs");
     say(running.drain_timeout != config.drain_timeout, "shutdown.drain_timeout");
     lines
 }
@@ -148,7 +151,6 @@ mod tests {
         read.limits.head_bytes_max = 4096;
         read.side_effects.durable.enabled = true;
         read.side_effects.queue_size = 7;
-        read.dedupe_window = 0;
         let Difference { config, changed, restart } = between(&running, &read);
         assert_eq!(
             restart,
@@ -169,6 +171,17 @@ mod tests {
         // Asked for once more, it is named once more.
         assert_eq!(between(&config, &read).restart.len(), 6);
         assert!(between(&config, &read).changed.is_empty());
+    }
+
+    #[test]
+    fn evidence_is_looked_for_without_a_restart() {
+        let running = Config::default();
+        let mut read = Config::default();
+        (read.dedupe_window, read.pairs_wait) = (5, std::time::Duration::from_secs(5));
+        read.listen.silence_alarm = std::time::Duration::from_secs(5);
+        let Difference { config, changed, restart } = between(&running, &read);
+        assert_eq!(changed, ["listen.silence_alarm is changed", "dedupe is changed", "pairs is changed"]);
+        assert_eq!((config, restart), (read, Vec::new()));
     }
 
     #[test]

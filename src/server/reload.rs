@@ -86,7 +86,8 @@ impl Server {
         let queues_of = |group: &str| exchange.queues_of(group);
         let before = self.gateway.live();
         let place = |new: Pipeline| new.succeeding(&before.pipeline);
-        let around = Around { store: self.store.as_ref(), taps: &self.taps, place: &place };
+        let evidence = before.pipeline.evidence();
+        let around = Around { store: self.store.as_ref(), taps: &self.taps, evidence, place: &place };
         let live = match build::live(config, compiled, &files, &queues_of, around, &self.registry) {
             Ok(live) => live,
             Err(error) => {

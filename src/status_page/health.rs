@@ -58,6 +58,8 @@ pub(super) struct Facts<'a> {
     pub(super) readings: &'a Readings,
     pub(super) conditions: &'a [ConditionRow],
     pub(super) sinks: &'a [(&'a SinkQueue, SinkStatus)],
+    /// Who has sent nothing for too long, a sentence each.
+    pub(super) silent: &'a [String],
     pub(super) rule_errors: u64,
     pub(super) is_durable: bool,
 }
@@ -97,6 +99,10 @@ fn warn(facts: &Facts<'_>, say: &mut dyn FnMut(String)) {
     let readings = facts.readings;
     if readings.sum(&metrics::CONFIG_LAST_RELOAD_SUCCESS) == 0 {
         say("The last reload was not put to use; the earlier configuration is".to_owned());
+    }
+    match facts.silent {
+        [] => {}
+        silent => say(format!("Silent senders: {}", silent.join("; "))),
     }
     let full: Vec<&str> = facts
         .sinks

@@ -22,6 +22,7 @@ use std::time::Instant;
 use crate::clock;
 use crate::config::Config;
 use crate::control::status::{self, Listening};
+use crate::evidence::Silence;
 use crate::listener::http::Response;
 use crate::metrics::Registry;
 use crate::pipeline::Pipeline;
@@ -59,6 +60,7 @@ pub(crate) struct Look<'a> {
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) registry: &'a Registry,
     pub(crate) conditions: Vec<Condition>,
+    pub(crate) silence: &'a Silence,
 }
 
 impl StatusPage {

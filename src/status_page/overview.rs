@@ -208,13 +208,15 @@ impl StatusPage {
         let queues = groups.iter().flat_map(|group| &group.sinks);
         let sinks: Vec<(&SinkQueue, SinkStatus)> =
             queues.map(|queue| (&**queue, status::sink_status(queue))).collect();
-        let listeners = self.listeners.iter().map(|l| status::listener_status(l, look.registry));
+        let listeners =
+            self.listeners.iter().map(|l| status::listener_status(l, look.registry, look.silence));
         let conditions = conditions(&look.conditions);
         let logs = logs(look, &readings);
         let facts = health::Facts {
             readings: &readings,
             conditions: &conditions,
             sinks: &sinks,
+            silent: &look.silence.silent().unwrap_or_default(),
             rule_errors: groups.iter().map(errors).sum(),
             is_durable: self.is_durable,
         };

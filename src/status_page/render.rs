@@ -92,6 +92,7 @@ static TABLES: [Table; 8] = [
             ("Records", "received", Form::Count),
             ("Per second", "received", Form::Rate),
             ("Received", "received_bytes", Form::Bytes),
+            ("Silent for", "silent_s", Form::Seconds),
         ],
         is_wide: true,
     },
@@ -196,11 +197,12 @@ static TABLES: [Table; 8] = [
 ];
 
 /// Numbers of `records` with a card each; the first one is the largest.
-const CARDS: [(&str, &str); 5] = [
+const CARDS: [(&str, &str); 6] = [
     ("Received", "received"),
     ("Matched", "matched"),
     ("Unmatched", "unmatched"),
     ("Quarantined", "quarantined"),
+    ("Sent twice", "duplicate"),
     ("Refused", "refused"),
 ];
 

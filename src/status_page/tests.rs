@@ -10,8 +10,18 @@ fn judge(
     rule_errors: u64,
     is_durable: bool,
 ) -> health::Health {
+    judge_with(registry, conditions, &[], rule_errors, is_durable)
+}
+
+fn judge_with(
+    registry: &Registry,
+    conditions: &[ConditionRow],
+    silent: &[String],
+    rule_errors: u64,
+    is_durable: bool,
+) -> health::Health {
     let readings = Readings::of(registry);
-    health::judge(&Facts { readings: &readings, conditions, sinks: &[], rule_errors, is_durable })
+    health::judge(&Facts { readings: &readings, conditions, sinks: &[], silent, rule_errors, is_durable })
 }
 
 /// Of a server that has started.
@@ -66,6 +76,12 @@ fn the_worst_comes_first_and_gives_the_verdict() {
     let health = judge(&registry, &conditions, 0, true);
     assert_eq!((health.tone, health.verdict), (Tone::Bad, "Something is wrong"));
     assert_eq!(texts(&health), [&["Not ready: durable store: its disk has failed"], &warned[..]].concat());
+    let silent = ["nothing over tcp for 700 s".to_owned(), "nothing from source bao-1 for 900 s".to_owned()];
+    let health = judge_with(&registry, &[], &silent, 0, false);
+    assert_eq!(
+        texts(&health),
+        [warned[0], "Silent senders: nothing over tcp for 700 s; nothing from source bao-1 for 900 s"]
+    );
     // Without a store nothing is said of one.
     assert_eq!(texts(&judge(&registry, &[], 0, false)), [warned[0]]);
 }

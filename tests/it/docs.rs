@@ -173,6 +173,7 @@ fn every_key_named_in_the_readme_exists() {
         "limits",
         "quarantine",
         "dedupe",
+        "pairs",
         "shutdown",
         "log_file",
         "forwarding",

@@ -22,7 +22,7 @@ rule_groups:
   - { name: c, rules: ['Request.Path startsWith "c/"'], log_file: { file_path: "{dir}/c.log" } }
 "#;
 
-fn can_trace() -> bool {
+pub(crate) fn can_trace() -> bool {
     let traced = Command::new("strace").args(["-D", "-qq", "-o", "/dev/null", "true"]).status();
     traced.is_ok_and(|status| status.success())
 }
@@ -39,7 +39,7 @@ fn start(yaml: &str, files: &[&str], call: &str, delay: Duration) -> Daemon {
 }
 
 /// Starts it so that writes to these files hang until [`let_go`].
-fn hanging(yaml: &str, files: &[&str]) -> Daemon {
+pub(crate) fn hanging(yaml: &str, files: &[&str]) -> Daemon {
     start(yaml, files, "writev", Duration::from_secs(900))
 }
 
@@ -50,12 +50,12 @@ fn tracer(daemon: &Daemon) -> Pid {
 }
 
 /// The disks work again.
-fn let_go(daemon: &Daemon) {
+pub(crate) fn let_go(daemon: &Daemon) {
     kill(tracer(daemon), Signal::SIGKILL).expect("strace is there");
 }
 
 /// POSTs a record of each path on a connection of its own, and does not wait for the answers.
-fn send_each(daemon: &Daemon, paths: impl Iterator<Item = String>) -> Vec<Client> {
+pub(crate) fn send_each(daemon: &Daemon, paths: impl Iterator<Item = String>) -> Vec<Client> {
     let send = |path: String| {
         let (mut client, body) = (daemon.client(), entry(&path.replace('/', "-"), "read", &path));
         let head = format!("POST /v1/audit HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -83,7 +83,7 @@ fn assert_each_once(found: &[String], expected: impl Iterator<Item = String>) {
     assert_eq!(set, expected.collect());
 }
 
-fn wait_hanging(daemon: &Daemon, file: &str) {
+pub(crate) fn wait_hanging(daemon: &Daemon, file: &str) {
     let says = format!("{file} has been hanging for");
     wait_until("readiness names the file", || {
         let answer = daemon.admin("/readyz?verbose");

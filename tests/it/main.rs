@@ -9,6 +9,7 @@ mod bench;
 mod commands;
 mod docs;
 mod durable;
+mod evidence;
 mod harness;
 mod hostile;
 mod hung;

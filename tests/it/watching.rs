@@ -96,11 +96,9 @@ fn promtool_finds_the_alert_rules_right_and_each_fires_when_it_should() {
     }
     let tried = text("tests/data/alerts_test.yaml");
     for alert in text(ALERTS).lines().filter_map(|l| l.trim().strip_prefix("- alert: ").map(str::to_owned)) {
-        assert_eq!(
-            tried.matches(&format!("alertname=\"{alert}\"")).count(),
-            3,
-            "{alert} is tried, firing and not"
-        );
+        let times = tried.matches(&format!("alertname=\"{alert}\"")).count();
+        // Once for each try, and once more for each that fires.
+        assert!(times >= 3, "{alert} is tried, firing and not");
     }
 }
 

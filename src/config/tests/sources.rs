@@ -22,10 +22,10 @@ fn every_key_has_an_environment_variable() {
             "vault.audit_address" | "listen.http.address" | "listen.admin.address" => {
                 ("127.0.0.1:4444", true)
             }
-            // Not available in this version, or not alone: the value must be read, and the refusal must name the variable.
-            "dedupe.window" => ("5", false),
+            // Not alone: the value must be read, and the refusal must name the variable.
             "listen.http.tls.certificate" | "listen.http.tls.key" => ("/tmp/x", false),
             "unmatched" => ("nobody", false),
+            "listen.silence_alarm" => ("95s", true),
             "listen.http.insecure_allow_unauthenticated" => ("TRUE", true),
             _ => match key.default_text().as_str() {
                 "" => ("/some/text", true),
