@@ -26,9 +26,11 @@ pub fn init(level: LevelFilter, format: Format) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).target(env_logger::Target::Stderr);
     // Libraries speak at warning and above only: their debug lines may carry what passes through them.
-    for library in ["ureq", "ureq_proto", "rustls", "tiny_http"] {
+    for library in ["ureq", "ureq_proto", "tiny_http"] {
         builder.filter_module(library, level.min(LevelFilter::Warn));
     }
+    // Its warnings are about what a peer has sent, with bytes of it, and as many as the peer likes; failures are said by us.
+    builder.filter_module("rustls", level.min(LevelFilter::Error));
     match format {
         Format::Text => builder.format(|out, record| {
             writeln!(out, "{} {:<5} {}", timestamp(), record.level(), escape(&record.args().to_string()))

@@ -47,8 +47,10 @@
 //! | shared | how | who may hold it, and for how long |
 //! |---|---|---|
 //! | the poller, listening sockets | epoll in one-shot mode; a mutex per listening socket | one thread gets an event; accepting is the kernel's |
-//! | a connection (`listener::slots`) | a mutex each | the thread that serves it, or the one that sends its parked reply: two records of one connection only |
+//! | a connection (`listener::slots`), with its TLS session | a mutex each | the thread that serves it, or the one that sends its parked reply: two records of one connection only |
+//! | what TLS connections begin with (`listener::TlsSettings`) | an atomic snapshot | a reload exchanges it |
 //! | free connection slots | a mutex | a push or a pop |
+//! | keys of TLS tickets (rustls) | a read-write lock | within a handshake: reading a key; once in six hours making one |
 //! | bytes buffered, stage, metrics | atomics | |
 //! | the configuration in use (`service::Live`) | an atomic snapshot, one for each batch | a reload exchanges it; it waits for the last batches, they never for it |
 //! | rules, groups, decoder, index | immutable; whether a rule has matched is an atomic, written once | |
@@ -91,6 +93,7 @@ pub mod control;
 pub mod diagnostics;
 pub mod evidence;
 pub mod framing;
+pub mod identity;
 pub mod listener;
 pub mod load;
 pub mod log_file;

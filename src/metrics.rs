@@ -75,6 +75,7 @@ families! {
     CONNECTIONS_CLOSED = Counter "connections_closed_total" ["listener", "reason"] "Connections closed by the program, by reason.";
     ACCEPT_ERRORS = Counter "accept_errors_total" ["listener"] "Failed accepts (out of file descriptors, say); the listener goes on.";
     SERVICE_PANICS = Counter "service_panics_total" ["listener"] "Requests, lines and datagrams whose handling panicked; the thread went on.";
+    TLS_CERTIFICATE_EXPIRY = Gauge "tls_certificate_expiry_timestamp_seconds" [] "When the certificate of the HTTP listener, or the first one of its chain, ends: seconds since the epoch; only with listen.http.tls.";
     BUFFERED_BYTES = Gauge "buffered_bytes" [] "Bytes of unfinished requests, lines and replies held for all connections.";
     UDP_KERNEL_DROPS = Counter "udp_kernel_drops_total" [] "Datagrams that the kernel dropped because the socket's receive buffer was full.";
     UDP_RING_BYTES = Gauge "udp_ring_bytes" [] "Bytes of received datagrams that wait to be evaluated.";

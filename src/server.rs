@@ -19,7 +19,9 @@ use sd_notify::NotifyState;
 use crate::clock;
 use crate::config::{AuditProtocol, Config, Environment, Loaded, Problem, Problems};
 use crate::control::{Control, Parts};
-use crate::listener::{self, Endpoint, Listener, Pool, PoolOptions, Source, UdpListener, UdpOptions};
+use crate::listener::{
+    self, Endpoint, Listener, Pool, PoolOptions, Source, TlsSettings, UdpListener, UdpOptions,
+};
 use crate::log_file::{LogFiles, LogKeeper};
 use crate::metrics::{self, Registry};
 use crate::pipeline::Pipeline;
@@ -90,6 +92,8 @@ struct Server {
     gateway: Arc<Gateway>,
     pool: Pool<Gateway>,
     udp: Option<UdpListener>,
+    /// Where the HTTP listener speaks TLS.
+    tls: Option<Arc<TlsSettings>>,
     side_effects: SideEffects,
     /// With `async.durable.enabled`.
     store: Option<Arc<Store>>,
@@ -153,6 +157,7 @@ impl Server {
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
         let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
+        certificate_expiry(config, &registry);
         Ok(Server {
             config: config.clone(),
             client,
@@ -160,6 +165,7 @@ impl Server {
             gateway,
             pool,
             udp,
+            tls: bound.tls,
             side_effects,
             store,
             control,
@@ -373,6 +379,15 @@ fn runtime(what: &'static str) -> impl Fn(io::Error) -> ServeError {
     move |e| ServeError::Runtime(format!("{what}: {e}"))
 }
 
+/// Tells when the certificate of the HTTP listener ends, where it has one.
+fn certificate_expiry(config: &Config, registry: &Registry) {
+    if let Some(tls) = &config.listen.http_tls {
+        let ends = tls.identity.ends().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(ends.as_secs()).unwrap_or(i64::MAX);
+        registry.gauge(&metrics::TLS_CERTIFICATE_EXPIRY, &[]).set(seconds);
+    }
+}
+
 fn describe_process(registry: &Registry) {
     registry.gauge(&metrics::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1);
     let since_epoch = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -390,20 +405,27 @@ fn notify(states: &[NotifyState<'_>]) {
 struct Bound {
     endpoints: Vec<Endpoint>,
     udp: Option<std::net::UdpSocket>,
+    tls: Option<Arc<TlsSettings>>,
 }
 
 impl Bound {
     /// Binds all; the error names every address that could not be had.
     fn bind(config: &Config) -> Result<Bound, String> {
-        let mut bound = Bound { endpoints: Vec::new(), udp: None };
+        let tls =
+            config.listen.http_tls.as_ref().map(|tls| Arc::new(TlsSettings::new(tls.identity.settings())));
+        let mut bound = Bound { endpoints: Vec::new(), udp: None, tls };
         let mut errors = Vec::new();
         let listen = &config.listen;
-        for (source, address) in
-            [(Source::Admin, &listen.admin_address), (Source::Http, &listen.http_address)]
-        {
-            if let Some(address) = address {
-                bound.add(source, listener::bind_tcp(address).map(Listener::Tcp), &mut errors);
-            }
+        if let Some(address) = &listen.admin_address {
+            bound.add(Source::Admin, listener::bind_tcp(address).map(Listener::Tcp), &mut errors);
+        }
+        if let Some(address) = &listen.http_address {
+            let tls = bound.tls.clone();
+            let listener = listener::bind_tcp(address).map(|listener| match tls {
+                Some(tls) => Listener::Tls(listener, tls),
+                None => Listener::Tcp(listener),
+            });
+            bound.add(Source::Http, listener, &mut errors);
         }
         match config.vault.audit_protocol {
             AuditProtocol::Tcp => {
@@ -440,7 +462,8 @@ fn listening(config: &Config) -> Vec<(&'static str, String)> {
         AuditProtocol::Tcp => Some(("TCP", config.vault.audit_address.clone())),
         AuditProtocol::None => None,
     };
-    let http = config.listen.http_address.clone().map(|a| ("HTTP", a));
+    let scheme = if config.listen.http_tls.is_some() { "HTTPS" } else { "HTTP" };
+    let http = config.listen.http_address.clone().map(|a| (scheme, a));
     let unix = config.listen.unix_path.as_ref().map(|p| ("Unix stream", p.display().to_string()));
     let admin = config.listen.admin_address.clone().map(|a| ("admin", a));
     [http, audit, unix, admin].into_iter().flatten().collect()

@@ -205,7 +205,10 @@ fn device(kind: DeviceKind, arguments: &Arguments, config: &Config) -> Result<De
         DeviceKind::Http => {
             let uri = match (&arguments.uri, &config.listen.http_address) {
                 (Some(uri), _) => uri.clone(),
-                (None, Some(address)) => format!("http://{}/v1/audit", reachable(address, "--uri URL")?),
+                (None, Some(address)) => {
+                    let scheme = if config.listen.http_tls.is_some() { "https" } else { "http" };
+                    format!("{scheme}://{}/v1/audit", reachable(address, "--uri URL")?)
+                }
                 (None, None) => {
                     return Err(wrong("listen.http.address is off; give --uri URL, or use --device socket"));
                 }

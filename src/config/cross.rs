@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::certificate::Named;
 use super::files::Files;
 use super::groups::Placed;
 use super::keys::Draft;
 use super::problem::{Origin, Report, alternatives, nearest};
-use super::{AuditProtocol, Tls, units, values};
+use super::{AuditProtocol, units, values};
 use crate::store::record_bytes_max;
 
 /// For how long OpenBao and Vault keep an idle connection.
@@ -23,7 +24,7 @@ pub(super) fn check(
     report: &mut Report,
 ) {
     secret_files(draft, files, report);
-    tls(draft, report);
+    tls(draft, files, report);
     listeners(draft, report);
     authentication(draft, report);
     times(draft, report);
@@ -88,20 +89,20 @@ fn file_counts(given: bool, key: &str, direct: &Origin, file: &Origin, report: &
     !given || file > direct
 }
 
-fn tls(draft: &mut Draft, report: &mut Report) {
-    let (key, origin) = match (&draft.tls_certificate, &draft.tls_key) {
+fn tls(draft: &mut Draft, files: &Files<'_>, report: &mut Report) {
+    let (certificate, key) = ("listen.http.tls.certificate", "listen.http.tls.key");
+    let (missing, given) = match (&draft.tls_certificate, &draft.tls_key) {
         (None, None) => return,
-        (Some(certificate), Some(key)) => {
-            draft.config.listen.http_tls = Some(Tls { certificate: certificate.clone(), key: key.clone() });
-            let what = "TLS on the listener is not available in this version";
-            let cure = "remove listen.http.tls and put a TLS proxy in front, or stay on loopback";
-            report.problem(&draft.origin("listen.http.tls.certificate"), "listen.http.tls", what, cure);
+        (Some(chain), Some(secret)) => {
+            let named = |key, path| Named { key, path, origin: draft.origin(key) };
+            let tls = files.tls(&named(certificate, chain), &named(key, secret), report);
+            draft.config.listen.http_tls = tls;
             return;
         }
-        (Some(_), None) => ("listen.http.tls.key", "listen.http.tls.certificate"),
-        (None, Some(_)) => ("listen.http.tls.certificate", "listen.http.tls.key"),
+        (Some(_), None) => (key, certificate),
+        (None, Some(_)) => (certificate, key),
     };
-    report.problem(&draft.origin(origin), key, format!("missing beside {origin}"), "give both, or neither");
+    report.problem(&draft.origin(given), missing, format!("missing beside {given}"), "give both, or neither");
 }
 
 /// A listener of the configuration.

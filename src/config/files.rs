@@ -24,6 +24,12 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// What opening or reading gives; [`io::ErrorKind::FileTooLarge`] for a larger file, [`io::ErrorKind::InvalidData`] for
 /// one that is not UTF-8.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
+    String::from_utf8(read_bytes_bounded(path, bytes_max)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
+}
+
+/// The same for a file that may hold any bytes.
+pub(super) fn read_bytes_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     #[allow(clippy::disallowed_methods, reason = "bounded by take")]
     std::fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -31,8 +37,7 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
         let text = format!("the file is larger than {bytes_max} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
+    Ok(bytes)
 }
 
 /// Reads the files that keys name.
@@ -104,7 +109,13 @@ impl Files<'_> {
     }
 
     /// Puts the service manager's directory of secrets in the place of `${CREDENTIALS_DIRECTORY}`.
-    fn expanded(&self, path: &Path, origin: &Origin, key: &str, report: &mut Report) -> Option<PathBuf> {
+    pub(super) fn expanded(
+        &self,
+        path: &Path,
+        origin: &Origin,
+        key: &str,
+        report: &mut Report,
+    ) -> Option<PathBuf> {
         let text = path.to_string_lossy();
         let (braced, plain) = (format!("${{{CREDENTIALS}}}"), format!("${CREDENTIALS}"));
         let Some(pattern) = [braced, plain].into_iter().find(|pattern| text.contains(pattern)) else {

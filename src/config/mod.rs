@@ -10,6 +10,7 @@
 //! ```
 
 mod cases;
+mod certificate;
 mod cross;
 mod env;
 mod files;
@@ -33,8 +34,10 @@ pub use load::{Checks, Loaded, Overrides, control_path, load, load_checked};
 pub use problem::{Origin, Problem, Problems};
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::identity::Identity;
 use crate::secret::Secret;
 
 /// The whole configuration, resolved and checked.
@@ -160,11 +163,13 @@ pub struct Listen {
 }
 
 /// `listen.http.tls`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "named as the keys of the file, which config/example.yaml explains")]
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// What the two files held when the configuration was read.
+    pub identity: Arc<Identity>,
 }
 
 /// `limits.*`.

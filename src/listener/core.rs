@@ -45,6 +45,8 @@ pub(super) struct ListenerState {
     /// When to accept again after an error, in pool milliseconds; 0: accepting.
     pub resume_at_ms: AtomicU64,
     pub complaints: Rate,
+    /// About TLS connections that have failed.
+    pub tls_complaints: Rate,
 }
 
 /// Limits in the form in which they are needed.
@@ -203,7 +205,7 @@ impl Core {
         let id = ConnId { index, generation: inside.generation };
         let listener = &self.listeners[conn.listener];
         listener.counters.connections.add(1);
-        let phase = idle_phase(&conn);
+        let phase = reading_phase(&conn);
         let conn = inside.conn.insert(conn);
         slot.set_order(self.slots.next_order());
         slot.enter_anew(phase, now_ms);
@@ -227,7 +229,9 @@ impl Core {
                     let (phase, since) = slot.phase();
                     let rank = match phase {
                         Phase::Linger => 0,
-                        Phase::Idle | Phase::Quiet => 1,
+                        // Whoever has never sent anything makes room before a sender between two requests.
+                        Phase::Handshake => 1,
+                        Phase::Idle | Phase::Quiet => 2,
                         _ => return None,
                     };
                     // One that is being served in this moment is not idle.
@@ -238,7 +242,7 @@ impl Core {
             let Some(slot) = self.slots.get(index) else { return false };
             let Some(mut inside) = slot.try_lock() else { continue };
             let evictable = slot.order() == order
-                && matches!(slot.phase(), (Phase::Linger | Phase::Idle | Phase::Quiet, s) if s == since);
+                && matches!(slot.phase(), (Phase::Linger | Phase::Handshake | Phase::Idle | Phase::Quiet, s) if s == since);
             if evictable && inside.conn.is_some() {
                 self.close(slot, index, &mut inside, CloseReason::Evicted);
                 return true;
@@ -282,13 +286,14 @@ impl Core {
     /// Ends the connection in `inside`, whose lock is held.
     pub(super) fn close(&self, slot: &Slot, index: u32, inside: &mut Inside, reason: CloseReason) {
         let Some(mut conn) = inside.conn.take() else { return };
+        if !conn.has_output() {
+            conn.farewell();
+        }
         if matches!(conn.protocol, Protocol::Lines(_)) && reason != CloseReason::Peer {
             conn.stream.reset_on_close();
         }
         park::forget(slot);
-        conn.input = Vec::new();
-        conn.output = Vec::new();
-        conn.protocol = Protocol::Lines(Default::default());
+        conn.let_go();
         self.recharge(&mut conn);
         let counters = &self.listeners[conn.listener].counters;
         counters.connections.add(-1);
@@ -300,18 +305,12 @@ impl Core {
     }
 }
 
-fn idle_phase(conn: &Conn) -> Phase {
-    match conn.protocol {
-        Protocol::Http(_) => Phase::Idle,
-        Protocol::Lines(_) => Phase::Quiet,
-    }
-}
-
 /// What a connection that is waiting for input is in the middle of.
 fn reading_phase(conn: &Conn) -> Phase {
     match &conn.protocol {
+        Protocol::Http(_) if conn.is_handshaking() => Phase::Handshake,
         Protocol::Http(framer) if framer.head().is_some() => Phase::Body,
-        Protocol::Http(_) if conn.input.is_empty() => Phase::Idle,
+        Protocol::Http(_) if conn.input.is_empty() && !conn.is_within_record() => Phase::Idle,
         Protocol::Http(_) => Phase::Head,
         Protocol::Lines(framer) if framer.is_within_line() => Phase::Line,
         Protocol::Lines(_) => Phase::Quiet,

@@ -26,9 +26,11 @@ pub(super) enum CloseReason {
     /// Answered with an error after which the connection is out of step.
     Refused,
     Shutdown,
+    /// No TLS handshake came about, or the session broke.
+    Tls,
 }
 
-const REASONS: [&str; 10] = [
+const REASONS: [&str; 11] = [
     "truncated",
     "idle_timeout",
     "head_timeout",
@@ -39,6 +41,7 @@ const REASONS: [&str; 10] = [
     "connections_max",
     "refused",
     "shutdown",
+    "tls",
 ];
 
 impl CloseReason {

@@ -9,6 +9,7 @@
 //!                                                     ├▶ serve_http  ──▶ framing::http ──▶ Service::http ──▶ reply
 //!                                                     └▶ serve_lines ──▶ framing::line ──▶ Service::line
 //!  a ticket's last drop, any thread ──▶ park ──▶ reply          sweep: deadlines, resting listeners, paused streams
+//!  `conn` reads and writes the socket; where TLS is spoken, through `tls`, which does no I/O
 //! ```
 //!
 //! # Invariants
@@ -34,10 +35,12 @@ mod slots;
 mod socket;
 mod sweep;
 mod taken;
+mod tls;
 mod udp;
 
 pub use pool::{Drained, Endpoint, Heartbeat, Pool, PoolOptions};
 pub use socket::{Listener, SocketFile, bind_tcp, bind_unix};
+pub use tls::TlsSettings;
 pub use udp::{UdpListener, UdpOptions, bind_udp};
 
 use crate::ticket::Ticket;

@@ -141,6 +141,7 @@ fn resume(core: &Core, conn: &mut Conn, status: u16) -> Next {
     }
     match conn.input.is_empty() {
         true if conn.broken => Next::Close(CloseReason::Peer),
+        true if conn.is_ended() => Next::Again,
         true => Next::Read,
         false => Next::Again,
     }

@@ -127,7 +127,7 @@ impl<S: Service> Pool<S> {
     /// Starts serving `endpoints`. Returns at once; the threads are `ingest-0` and so on.
     ///
     /// # Errors
-    /// The kernel's refusal of a poller, a socket option or a thread, or an endpoint of [`Source::Udp`]. No thread is left running.
+    /// The kernel's refusal of a poller, a socket option or a thread, or an endpoint of [`Source::Udp`] or of lines with TLS. No thread is left running.
     pub fn start(
         service: Arc<S>,
         endpoints: Vec<Endpoint>,
@@ -142,8 +142,12 @@ impl<S: Service> Pool<S> {
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE_TOKEN))?;
         let mut listeners = Vec::with_capacity(endpoints.len());
         for (index, endpoint) in (0u32..).zip(endpoints) {
+            let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             if endpoint.source == Source::Udp {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "UDP is served by UdpListener"));
+                return refused("UDP is served by UdpListener");
+            }
+            if endpoint.listener.tls().is_some() && !matches!(endpoint.source, Source::Http | Source::Admin) {
+                return refused("TLS is spoken with HTTP only");
             }
             endpoint.listener.prepare()?;
             let token = ConnId { index: LISTENER_BIT | index, generation: 0 }.token();
@@ -157,6 +161,7 @@ impl<S: Service> Pool<S> {
                 listener: Mutex::new(Some(endpoint.listener)),
                 resume_at_ms: AtomicU64::new(0),
                 complaints: Rate::default(),
+                tls_complaints: Rate::default(),
             });
         }
         let core = Arc::new(Core::new(
@@ -251,7 +256,9 @@ impl<S: Service> Pool<S> {
 
     /// Connections that are within something.
     fn in_flight(&self) -> usize {
-        let is_busy = |phase| !matches!(phase, Phase::Free | Phase::Idle | Phase::Quiet | Phase::Linger);
+        let is_busy = |phase| {
+            !matches!(phase, Phase::Free | Phase::Idle | Phase::Quiet | Phase::Linger | Phase::Handshake)
+        };
         self.core
             .slots
             .iter()

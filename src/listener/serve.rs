@@ -38,6 +38,8 @@ pub(super) struct Hands<S: Service> {
     pub out: Vec<u8>,
     /// Content-decoded bodies.
     pub decoded: Vec<u8>,
+    /// TLS records as received; empty until the first one.
+    pub sealed: Vec<u8>,
 }
 
 impl<S: Service> Hands<S> {
@@ -49,6 +51,7 @@ impl<S: Service> Hands<S> {
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
             decoded: Vec::new(),
+            sealed: Vec::new(),
         }
     }
 
@@ -169,7 +172,9 @@ pub(super) fn accept_pending(
     for _ in 0..count_max {
         match listener.accept() {
             Ok(stream) => {
-                if let Err(refused) = core.admit(Box::new(Conn::new(stream, index, state.source))) {
+                if let Err(refused) =
+                    core.admit(Box::new(Conn::new(stream, index, state.source, listener.tls().cloned())))
+                {
                     turn_away(core, index, &refused);
                 }
             }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::conn::{Conn, Next, ParkedReply, Protocol};
+use super::conn::{Broken, Conn, Next, ParkedReply, Protocol};
 use super::core::Core;
 use super::counters::CloseReason;
 use super::http::{Request, Response};
 use super::park::{self, Parking, answer};
 use super::reply::{self, Form};
-use super::serve::{Hands, READS_PER_WAKE};
+use super::serve::{COMPLAINT_PERIOD_MS, Hands, READS_PER_WAKE};
 use super::slots::{ConnId, Slot};
+use super::tls::Failure;
 use super::{Reply, Service};
 use crate::clock;
 use crate::framing;
@@ -47,10 +48,11 @@ impl<S: Service> Hands<S> {
             return Ok(next);
         }
         for _ in 0..READS_PER_WAKE {
-            let n = match conn.stream.read(&mut self.scratch) {
-                Ok(None) => return Ok(Next::Read),
+            let n = match conn.receive(&mut self.scratch, &mut self.sealed) {
+                Ok(None) => return Ok(conn.reading()),
                 Ok(Some(n)) => n,
-                Err(_) => return self.http_ended(core, conn),
+                Err(Broken::Gone) => return self.http_ended(core, conn),
+                Err(Broken::Tls(failure)) => return self.tls_failed(core, conn, &failure),
             };
             if n == 0 {
                 return self.http_ended(core, conn);
@@ -68,8 +70,8 @@ impl<S: Service> Hands<S> {
             if let Some(next) = next {
                 return Ok(next);
             }
-            if n < self.scratch.len() {
-                return Ok(Next::Read);
+            if n < self.scratch.len() && !conn.is_ended() {
+                return Ok(conn.reading());
             }
         }
         Ok(Next::Again)
@@ -247,6 +249,33 @@ impl<S: Service> Hands<S> {
         }
         answer(core, conn, &response, Form::REFUSED, None, &mut self.out);
         conn.after_reply()
+    }
+
+    /// The TLS session cannot go on: says why, now and then, and lets the peer close. A sender without TLS is told.
+    fn tls_failed(&mut self, core: &Core, conn: &mut Conn, failure: &Failure) -> Result<Next, CloseReason> {
+        let state = &core.listeners[conn.listener];
+        if state.tls_complaints.allow(core.now_ms(), COMPLAINT_PERIOD_MS) {
+            let peer = conn.stream.peer().map_or_else(String::new, |peer| format!(" with {peer}"));
+            log::warn!(
+                "listener {}: a TLS connection{peer} has failed: {failure}; for the next {} s further ones are only counted",
+                state.source.label(),
+                COMPLAINT_PERIOD_MS / 1000
+            );
+        }
+        match failure {
+            Failure::Gone => return Err(CloseReason::Tls),
+            Failure::PlainHttp => {
+                state.counters.count_status(400);
+                let response =
+                    Response::text(400, "TLS is spoken on this port; write https:// in the address\n");
+                self.out.clear();
+                reply::encode(&response, Form::REFUSED, &mut self.out);
+            }
+            // An alert, if there is one to send, is out already.
+            Failure::NoTls | Failure::Fruitless | Failure::Protocol(_) => self.out.clear(),
+        }
+        state.counters.count_close(CloseReason::Tls);
+        Ok(conn.give_up(&self.out))
     }
 
     /// The peer has closed or is gone. What was received of an unfinished request is no request.

@@ -32,9 +32,11 @@ pub(super) enum Phase {
     Linger,
     /// A stream that is not read until there is room in the buffers.
     Paused,
+    /// TLS: from the beginning of the connection to the end of the handshake.
+    Handshake,
 }
 
-const PHASES: [Phase; 10] = [
+const PHASES: [Phase; 11] = [
     Phase::Free,
     Phase::Idle,
     Phase::Quiet,
@@ -45,6 +47,7 @@ const PHASES: [Phase; 10] = [
     Phase::Parked,
     Phase::Linger,
     Phase::Paused,
+    Phase::Handshake,
 ];
 
 /// Names a connection for as long as it lives: index of its slot and generation. Also the epoll token.

@@ -7,9 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+
+use super::tls::TlsSettings;
 
 /// Connections that the kernel holds ready until they are accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG_CONNECTIONS: i32 = 4096;
@@ -27,6 +30,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
+    /// TCP with TLS inside, for HTTP.
+    Tls(TcpListener, Arc<TlsSettings>),
     /// Unix stream socket; the file, when it is ours, goes with it.
     Unix(UnixListener, Option<SocketFile>),
 }
@@ -139,7 +144,7 @@ impl Listener {
     /// Sets what accepted sockets inherit. The socket may come from elsewhere (socket activation), so this is not left to `bind_tcp`.
     pub(super) fn prepare(&self) -> io::Result<()> {
         match self {
-            Listener::Tcp(l) => {
+            Listener::Tcp(l) | Listener::Tls(l, _) => {
                 l.set_nonblocking(true)?;
                 let socket = SockRef::from(l);
                 socket.set_tcp_nodelay(true)?;
@@ -154,9 +159,17 @@ impl Listener {
         }
     }
 
+    /// What TLS connections are begun with, where TLS is spoken.
+    pub(super) fn tls(&self) -> Option<&Arc<TlsSettings>> {
+        match self {
+            Listener::Tls(_, settings) => Some(settings),
+            Listener::Tcp(_) | Listener::Unix(..) => None,
+        }
+    }
+
     pub(super) fn accept(&self) -> io::Result<Stream> {
         let stream = match self {
-            Listener::Tcp(l) => Stream::Tcp(l.accept()?.0),
+            Listener::Tcp(l) | Listener::Tls(l, _) => Stream::Tcp(l.accept()?.0),
             Listener::Unix(l, _) => Stream::Unix(l.accept()?.0),
         };
         match &stream {
@@ -170,7 +183,7 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Listener::Tcp(l) => l.as_fd(),
+            Listener::Tcp(l) | Listener::Tls(l, _) => l.as_fd(),
             Listener::Unix(l, _) => l.as_fd(),
         }
     }
@@ -198,6 +211,14 @@ impl Stream {
             Stream::Tcp(s) => (&*s).write(bytes),
             Stream::Unix(s) => (&*s).write(bytes),
         })
+    }
+
+    /// Whom the connection is with, for the diagnostics.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(s) => s.peer_addr().ok(),
+            Stream::Unix(_) => None,
+        }
     }
 
     /// Ends our side; what was written still arrives.

@@ -58,7 +58,7 @@ impl Core {
         let (limit_ms, reason) = match phase {
             Phase::Free | Phase::Quiet | Phase::Parked => return None,
             Phase::Idle => (self.bounds().idle_ms, CloseReason::IdleTimeout),
-            Phase::Head => (self.bounds().head_ms, CloseReason::HeadTimeout),
+            Phase::Head | Phase::Handshake => (self.bounds().head_ms, CloseReason::HeadTimeout),
             Phase::Body => (self.bounds().body_ms, CloseReason::BodyTimeout),
             Phase::Line | Phase::Paused => (self.bounds().body_ms, CloseReason::LineTimeout),
             Phase::Write => (self.bounds().write_ms, CloseReason::WriteTimeout),
@@ -128,6 +128,8 @@ impl<S: Service> Hands<S> {
     fn tell_overdue(&mut self, core: &Core, conn: &mut Conn, reason: CloseReason) {
         let (source, listener) = (conn.source, conn.listener);
         match (&conn.protocol, reason) {
+            // There is nobody yet to whom something could be said.
+            (Protocol::Http(_), _) if conn.is_handshaking() => {}
             (Protocol::Http(_), CloseReason::HeadTimeout | CloseReason::BodyTimeout) => {
                 self.guarded(core, listener, |service, _| service.http_refused(source, 408));
                 let response = Response::text(408, "the request took too long to arrive\n");

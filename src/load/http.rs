@@ -1,12 +1,13 @@
 //! Records as POST requests, one in flight per connection.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::pace::Pace;
 use super::tally::{Notes, kind_of};
-use super::{GRACE, RECONNECT_FIRST, RECONNECT_MAX, SLICE, STOP_PATIENCE, Shared};
+use super::wire::{ClientTls, Wire};
+use super::{GRACE, RECONNECT_FIRST, RECONNECT_MAX, STOP_PATIENCE, Shared};
 use crate::clock;
 
 /// Longest head of an answer.
@@ -17,8 +18,9 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// A connection, which is made again when it breaks.
 pub(super) struct Connection {
     address: SocketAddr,
+    tls: Option<ClientTls>,
     timeout: Duration,
-    stream: Option<TcpStream>,
+    stream: Option<Wire>,
     buffer: Vec<u8>,
 }
 
@@ -34,19 +36,14 @@ struct Answer {
 
 impl Connection {
     /// Connects.
-    pub(super) fn open(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        let mut connection = Connection { address, timeout, stream: None, buffer: Vec::new() };
+    pub(super) fn open(address: SocketAddr, tls: Option<ClientTls>, timeout: Duration) -> io::Result<Self> {
+        let mut connection = Connection { address, tls, timeout, stream: None, buffer: Vec::new() };
         connection.connect()?;
         Ok(connection)
     }
 
     fn connect(&mut self) -> io::Result<()> {
-        let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
-        stream.set_nodelay(true)?;
-        // Short, so that an end of the run is noticed; the whole wait is counted from a deadline.
-        stream.set_read_timeout(Some(SLICE))?;
-        stream.set_write_timeout(Some(SLICE))?;
-        self.stream = Some(stream);
+        self.stream = Some(Wire::connect(self.address, self.tls.as_ref(), self.timeout)?);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod streams;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::io;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use process::{Usage, receiver_of};
 pub use receiver::{Comparison, Receiver, Snapshot, compare};
 pub use records::{Messages, Records};
 pub use tally::{Books, Tally};
+pub use wire::ClientTls;
 
 use crate::{clock, threads};
 use pace::Pace;
@@ -65,6 +67,8 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 pub struct Plan {
     /// Where to.
     pub target: Target,
+    /// With TLS, for HTTP.
+    pub tls: Option<ClientTls>,
     /// Records per second over all connections; 0: as fast as it goes.
     pub rate_per_s: u64,
     /// Connections, at most [`CONNECTIONS_MAX`].
@@ -255,7 +259,9 @@ enum Sender {
 impl Sender {
     fn connect(plan: &Plan) -> io::Result<Sender> {
         match &plan.target {
-            Target::Http { address, .. } => http::Connection::open(*address, plan.timeout).map(Sender::Http),
+            Target::Http { address, .. } => {
+                http::Connection::open(*address, plan.tls.clone(), plan.timeout).map(Sender::Http)
+            }
             Target::Tcp(_) | Target::Unix(_) => {
                 streams::Connection::open(&plan.target, plan.timeout).map(Sender::Stream)
             }

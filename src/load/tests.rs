@@ -73,7 +73,7 @@ fn http(address: SocketAddr) -> Target {
 
 fn plan(target: Target, rate_per_s: u64, connections: u32, duration_ms: u64) -> Plan {
     let duration = Duration::from_millis(duration_ms);
-    Plan { target, rate_per_s, connections, duration, timeout: Duration::from_millis(300) }
+    Plan { target, tls: None, rate_per_s, connections, duration, timeout: Duration::from_millis(300) }
 }
 
 fn run(plan: &Plan) -> Outcome {

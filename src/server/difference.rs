@@ -39,7 +39,6 @@ fn keep_running(running: &Config, config: &mut Config) -> Vec<String> {
     keep!(
         "vault.audit_protocol" => vault.audit_protocol,
         "listen.http.address" => listen.http_address,
-        "listen.http.tls" => listen.http_tls,
         "listen.unix.path" => listen.unix_path,
         "listen.admin.address" => listen.admin_address,
         "control.socket" => control_socket,
@@ -49,6 +48,11 @@ fn keep_running(running: &Config, config: &mut Config) -> Vec<String> {
         "async.durable.max_bytes" => side_effects.durable.max_bytes,
         "async.durable.dead_letters.keep" => side_effects.durable.dead_letters,
     );
+    // Other certificates can be used at once; whether TLS is spoken cannot be changed for a socket that is bound.
+    if config.listen.http_tls.is_some() != running.listen.http_tls.is_some() {
+        config.listen.http_tls.clone_from(&running.listen.http_tls);
+        keys.push("listen.http.tls".to_owned());
+    }
     // The new address may do without tokens; the one that is bound may not.
     let other_address = listen_before != config.listen.http_address;
     if other_address && config.listen.http_tokens.is_empty() && !running.listen.http_tokens.is_empty() {
@@ -93,6 +97,7 @@ fn changes(running: &Config, config: &Config) -> Vec<String> {
     say(running.dedupe_window != config.dedupe_window, "dedupe");
     let pairs = |config: &Config| (config.pairs_window, config.pairs_wait);
     say(pairs(running) != pairs(config), "pairs");
+    say(running.listen.http_tls != config.listen.http_tls, "listen.http.tls");
     say(running.drain_timeout != config.drain_timeout, "shutdown.drain_timeout");
     lines
 }
@@ -116,8 +121,13 @@ fn group_changes(before: &RuleGroup, after: &RuleGroup) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
     use super::*;
-    use crate::config::LogFile;
+    use crate::clock;
+    use crate::config::{LogFile, Tls};
+    use crate::identity::Identity;
     use crate::secret::Secret;
 
     fn group(name: &str, rule: &str) -> RuleGroup {
@@ -198,6 +208,33 @@ mod tests {
         let Difference { config, changed, restart } = between(&running, &read);
         assert_eq!((changed, restart), (vec!["listen.http.tokens is changed".to_owned()], Vec::new()));
         assert_eq!(config.listen.http_tokens, read.listen.http_tokens);
+    }
+
+    #[test]
+    fn certificates_change_at_once_and_tls_itself_with_a_restart() {
+        let tls = |name: &str| {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls/listener");
+            let (certificate, key) =
+                (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
+            let read = |path: &Path| std::fs::read(path).expect("test data");
+            let identity = Identity::new(&read(&certificate), &read(&key), clock::wall()).expect("a pair");
+            Some(Tls { certificate, key, identity: Arc::new(identity) })
+        };
+        let with = |http_tls| {
+            let mut config = Config::default();
+            config.listen.http_tls = http_tls;
+            config
+        };
+        let (plain, first, second) = (with(None), with(tls("first")), with(tls("second")));
+        for (running, read) in [(&plain, &first), (&first, &plain)] {
+            let Difference { config, changed, restart } = between(running, read);
+            assert_eq!((config, changed), (running.clone(), Vec::new()));
+            assert_eq!(restart, ["listen.http.tls"]);
+        }
+        let Difference { config, changed, restart } = between(&first, &second);
+        assert_eq!((config, restart), (second, Vec::new()));
+        assert_eq!(changed, ["listen.http.tls is changed"]);
+        assert!(between(&first, &with(tls("first"))).changed.is_empty(), "read again, the same");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use sd_notify::NotifyState;
 
 use super::build::Around;
 use super::difference::{self, Difference};
-use super::{ServeError, Server, build, notify, sink_problems};
+use super::{ServeError, Server, build, certificate_expiry, notify, sink_problems};
 use crate::clock;
-use crate::config::Problems;
+use crate::config::{Config, Problems};
 use crate::control::reload::{Applied, ReloadError};
+use crate::identity::shown;
 use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::rule_group::Checked;
@@ -99,6 +100,7 @@ impl Server {
         // Nothing fails from here on.
         files.reconfigure(config);
         self.pool.set_limits(&config.limits);
+        self.exchange_certificate(config);
         if let Some(store) = &self.store {
             store.set_limits(Policy::from_config(&config.side_effects).limits());
         }
@@ -110,6 +112,22 @@ impl Server {
         self.config = loaded.config;
         self.wait_for_last_batches();
         Ok(Applied { source, changed, restart, warnings })
+    }
+
+    /// Connections that are open, and handshakes that have begun, go on with the earlier one. The same one again changes nothing: the
+    /// tickets that it has sealed stay good.
+    fn exchange_certificate(&self, config: &Config) {
+        let running = self.config.listen.http_tls.as_ref().map(|tls| &tls.identity);
+        if let (Some(settings), Some(tls)) = (&self.tls, &config.listen.http_tls)
+            && running != Some(&tls.identity)
+        {
+            settings.exchange(tls.identity.settings());
+            certificate_expiry(config, &self.registry);
+            log::info!(
+                "listen.http.tls: another certificate is in use, until {}",
+                shown(tls.identity.ends())
+            );
+        }
     }
 
     fn wait_for_last_batches(&mut self) {

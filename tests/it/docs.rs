@@ -139,6 +139,10 @@ fn every_configuration_in_the_readme_is_accepted() {
         for name in ["slack-hook", "tokens", "chat-token"] {
             std::fs::write(plan.path(name), "https://chat.example.com/hooks/x\n").expect("a secret");
         }
+        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls/listener");
+        for (from, to) in [("first.pem", "tls.pem"), ("first.key", "tls.key")] {
+            std::fs::copy(pair.join(from), plan.path(to)).expect("a pair");
+        }
         let directory = plan.path("").display().to_string();
         let checked = plan.env("CREDENTIALS_DIRECTORY", directory).run(&["check"]);
         assert!(checked.status.success(), "{}{}\n{block}", checked.stdout, checked.stderr);

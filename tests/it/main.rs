@@ -26,5 +26,6 @@ mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
 mod tail;
+mod tls;
 mod watching;
 mod wrong;

@@ -33,10 +33,10 @@ impl Answer {
     }
 }
 
-/// One connection.
+/// One connection; over TCP, or over what a test puts around that.
 #[derive(Debug)]
-pub struct Client {
-    stream: BufReader<TcpStream>,
+pub struct Client<S: Read + Write = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Client {
@@ -46,7 +46,29 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.set_write_timeout(Some(Duration::from_secs(60)))?;
-        Ok(Client { stream: BufReader::new(stream) })
+        Ok(Client::over(stream))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Speaks over a connection that is there.
+    pub fn over(stream: S) -> Client<S> {
+        Client { stream: BufReader::new(stream) }
+    }
+
+    /// The connection itself.
+    pub fn stream(&self) -> &S {
+        self.stream.get_ref()
+    }
+
+    /// The connection itself, to write to.
+    pub fn stream_mut(&mut self) -> &mut S {
+        self.stream.get_mut()
+    }
+
+    /// Reads what comes next, whatever it is.
+    pub fn read_some(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(bytes)
     }
 
     /// Sends bytes as they are.

@@ -33,6 +33,16 @@ impl OpenBao {
     /// Starts a server whose files go below `dir`, with `config` (audit stanzas and the like) as its configuration, and
     /// waits until it answers and has its root token.
     pub fn start(program: &Path, dir: &Path, config: &str) -> OpenBao {
+        OpenBao::start_with(program, dir, config, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(
+        program: &Path,
+        dir: &Path,
+        config: &str,
+        environment: &[(&str, &std::ffi::OsStr)],
+    ) -> OpenBao {
         std::fs::create_dir_all(dir).expect("a directory for OpenBao");
         // In development mode it also listens on the port after its own.
         let port = loop {
@@ -50,6 +60,7 @@ impl OpenBao {
             .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
             .arg(format!("-config={}", file.display()))
             .current_dir(dir)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle"))
             .stderr(out)

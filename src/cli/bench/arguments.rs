@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Arguments, Kind, read_bounded};
-use crate::load::{self, Target};
+use crate::config::Environment;
+use crate::load::{self, ClientTls, Target};
 use crate::secret::Secret;
+use crate::trust;
 
 /// A longer token is none.
 const TOKEN_BYTES_MAX: u64 = 4096;
 /// Where the senders' entries go unless the address says something else.
 const PATH: &str = "/v1/audit";
+/// How an address says that TLS is spoken.
+const HTTPS: &str = "https://";
 /// How long a name with several addresses is tried for each.
 const TRY_MAX: Duration = Duration::from_secs(2);
 
@@ -43,7 +47,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn target(arguments: &Arguments) -> Result<Target, String> {
     let text = arguments.address.as_str();
     let cure = match arguments.kind {
-        Kind::Http => "write HOST:PORT or http://HOST:PORT/PATH",
+        Kind::Http => "write HOST:PORT, http://HOST:PORT/PATH or https://HOST:PORT/PATH",
         Kind::Tcp | Kind::Udp => "write HOST:PORT",
         Kind::Unix => "write the path of a Unix socket",
     };
@@ -95,17 +99,35 @@ fn first(text: &str, connects: Option<Duration>, cure: &str) -> Result<std::net:
 
 /// Host with port, and path.
 fn http(text: &str) -> Result<(String, String), String> {
-    if text.starts_with("https://") {
-        return Err(format!("{text:?}: TLS is not spoken here; bench the listener behind it with http://"));
-    }
-    let rest = text.strip_prefix("http://").unwrap_or(text);
+    let rest = [HTTPS, "http://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let is_plain = |c: char| c.is_ascii_graphic();
     if host.contains('@') || !rest.chars().all(is_plain) {
-        return Err(format!("{text:?} is no address; write HOST:PORT or http://HOST:PORT/PATH"));
+        return Err(format!("{text:?} is no address; write HOST:PORT, or http[s]://HOST:PORT/PATH"));
     }
     let path = if path.is_empty() || path == "/" { PATH } else { path };
     Ok((host.to_owned(), path.to_owned()))
+}
+
+/// What an https address needs: whom to believe.
+pub(super) fn tls(arguments: &Arguments) -> Result<Option<ClientTls>, String> {
+    let text = arguments.address.as_str();
+    if arguments.kind != Kind::Http || !text.starts_with(HTTPS) {
+        return match &arguments.ca_cert {
+            Some(_) => Err("--ca-cert is for an https:// address only".to_owned()),
+            None => Ok(None),
+        };
+    }
+    let authorities = match &arguments.ca_cert {
+        Some(path) => trust::certificates(path)
+            .map_err(|what| format!("--ca-cert: {:?} {what}", path.display().to_string()))?,
+        None => trust::system(&Environment::of_process())?
+            .ok_or("this system names no authorities; say --ca-cert FILE")?,
+    };
+    let (host, _) = http(text)?;
+    let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    ClientTls::new(name, authorities.iter().map(|certificate| certificate.der().to_vec().into())).map(Some)
 }
 
 /// The token in a file.

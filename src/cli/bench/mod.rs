@@ -30,6 +30,8 @@ Examples:
       vault-audit-filter bench udp 127.0.0.1:1269 --rate 50000/s --duration 30s
   A receiver with tokens, its admin listener elsewhere, the result for a program:
       vault-audit-filter bench http 127.0.0.1:1270 --token-file token --admin 127.0.0.1:9100 --format json
+  Over TLS, with a private authority:
+      vault-audit-filter bench http https://audit.example.org:1270 --ca-cert authority.pem --allow-remote
 
 The records are received for real: they are matched, written and sent on as the receiver's groups say.
 Latency counts from the instant at which a record was due, so a stall shows in all that was due meanwhile; at rate 0 it
@@ -44,7 +46,7 @@ pub(super) struct Arguments {
     /// How the records are sent
     #[arg(value_name = "KIND")]
     kind: Kind,
-    /// Where to: HOST:PORT, for http also http://HOST:PORT/PATH, for unix a path
+    /// Where to: HOST:PORT, for http also http://HOST:PORT/PATH or https://, for unix a path
     #[arg(value_name = "ADDRESS")]
     address: String,
     /// Records per second over all connections; 0: as fast as it goes
@@ -65,6 +67,9 @@ pub(super) struct Arguments {
     /// File with a token for `Authorization: Bearer` (http)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// PEM file of the authorities that may vouch for an https address [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
     /// Admin address of the receiver, for its counters
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1271")]
     admin: String,
@@ -157,6 +162,7 @@ fn of_this_machine(target: &Target) -> bool {
 /// What is to be done, or why not. Nothing is sent.
 fn prepare(arguments: &Arguments) -> Result<(Plan, Messages, Source), String> {
     let target = arguments::target(arguments)?;
+    let tls = arguments::tls(arguments)?;
     arguments::check_admin(arguments)?;
     let token = match &arguments.token_file {
         Some(_) if arguments.kind != Kind::Http => return Err("--token-file is for http only".to_owned()),
@@ -182,6 +188,7 @@ fn prepare(arguments: &Arguments) -> Result<(Plan, Messages, Source), String> {
     };
     let plan = Plan {
         target,
+        tls,
         rate_per_s: arguments.rate,
         connections: arguments.connections,
         duration: arguments.duration,
