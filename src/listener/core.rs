@@ -1,7 +1,7 @@
 //! What all threads of a pool share: the poller, the slots, limits and counters; closing, arming and evicting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -13,6 +13,7 @@ use super::Source;
 use super::conn::{Conn, Next, Protocol};
 use super::counters::{CloseReason, ListenerCounters, Rate};
 use super::park;
+use super::pool::Established;
 use super::slots::{ConnId, Inside, Phase, Slot, Slots};
 use super::socket::Listener;
 use super::taken::Taken;
@@ -109,6 +110,10 @@ pub(super) struct Core {
     pub sweep_cursor: AtomicUsize,
     /// When anything was last received; tells the drain whether it is quiet.
     pub last_input_ms: AtomicU64,
+    /// Connections of senders are given away when they are between two frames.
+    pub hands_over: AtomicBool,
+    /// Those that were.
+    pub handed_over: Mutex<Vec<Established>>,
 }
 
 impl Core {
@@ -135,6 +140,8 @@ impl Core {
             next_sweep_ms: AtomicU64::new(0),
             sweep_cursor: AtomicUsize::new(0),
             last_input_ms: AtomicU64::new(0),
+            hands_over: AtomicBool::new(false),
+            handed_over: Mutex::default(),
         }
     }
 
@@ -279,6 +286,24 @@ impl Core {
         }
     }
 
+    /// Gives the connection in `inside`, whose lock is held and which is between two frames, away: it stays open.
+    pub(super) fn hand_over(&self, slot: &Slot, index: u32, inside: &mut Inside) {
+        let Some(mut conn) = inside.conn.take() else { return };
+        // Another copy of its descriptor will live on, so closing ours does not end the watching.
+        if let Err(e) = self.epoll.delete(&conn.stream) {
+            log::warn!("listener {}: cannot leave a connection: {e}", conn.source.label());
+        }
+        if matches!(conn.protocol, Protocol::Lines(_)) {
+            // Should nobody take it over.
+            conn.stream.reset_on_close();
+        }
+        self.recharge(&mut conn);
+        self.listeners[conn.listener].counters.connections.add(-1);
+        let Conn { stream, source, .. } = *conn;
+        self.handed_over.lock().push(Established { source, stream });
+        self.free(slot, index, inside);
+    }
+
     /// Ends the connection in `inside`, whose lock is held.
     pub(super) fn close(&self, slot: &Slot, index: u32, inside: &mut Inside, reason: CloseReason) {
         let Some(mut conn) = inside.conn.take() else { return };
@@ -294,6 +319,11 @@ impl Core {
         counters.connections.add(-1);
         counters.count_close(reason);
         drop(conn);
+        self.free(slot, index, inside);
+    }
+
+    /// The connection has gone from the slot.
+    fn free(&self, slot: &Slot, index: u32, inside: &mut Inside) {
         inside.generation = inside.generation.wrapping_add(1);
         slot.enter_anew(Phase::Free, self.now_ms());
         self.slots.give_back(index);

@@ -36,8 +36,8 @@ mod sweep;
 mod taken;
 mod udp;
 
-pub use pool::{Drained, Endpoint, Heartbeat, Pool, PoolOptions};
-pub use socket::{Listener, SocketFile, bind_tcp, bind_unix};
+pub use pool::{Drained, Endpoint, Established, Heartbeat, Pool, PoolOptions};
+pub use socket::{Listener, SocketFile, Stream, bind_tcp, bind_unix};
 pub use udp::{UdpListener, UdpOptions, bind_udp};
 
 use crate::ticket::Ticket;

@@ -71,6 +71,10 @@ impl<S: Service> Hands<S> {
         if stage >= Stage::Draining {
             core.last_input_ms.store(core.now_ms(), Ordering::Relaxed);
         }
+        if stage >= Stage::Closing && matches!(conn.protocol, Protocol::Lines(_)) {
+            // Now, so that nothing is between the last read and the close.
+            conn.stream.reset_on_close();
+        }
         let outcome = match conn.protocol {
             _ if conn.parked.is_some() => return,
             _ if conn.lingering => self.linger(core, conn),
@@ -78,6 +82,9 @@ impl<S: Service> Hands<S> {
             Protocol::Lines(_) => self.lines_ready(core, slot, id, conn),
         };
         let next = match outcome.unwrap_or_else(Next::Close) {
+            Next::Read if core.hands_over.load(Ordering::SeqCst) && conn.is_to_be_handed_over() => {
+                return core.hand_over(slot, id.index, &mut inside);
+            }
             Next::Read | Next::Paused | Next::Linger if stage >= Stage::Closing => {
                 self.lines_ended(core, conn);
                 Next::Close(CloseReason::Shutdown)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::conn::{Conn, Next, ParkedReply, Protocol};
-use super::core::Core;
+use super::core::{Core, Stage};
 use super::counters::CloseReason;
 use super::park::{self, Parking};
 use super::serve::Hands;
@@ -52,7 +52,8 @@ impl<S: Service> Hands<S> {
             if conn.parked.is_some() {
                 return Ok(Next::Parked);
             }
-            if n < self.scratch.len() {
+            // Before a close it is read until nothing is left: what comes while these lines are evaluated would be lost with it.
+            if n < self.scratch.len() && core.stage() < Stage::Closing {
                 return Ok(Next::Read);
             }
         }

@@ -29,6 +29,10 @@ pub enum Listener {
     Tcp(TcpListener),
     /// Unix stream socket; the file, when it is ours, goes with it.
     Unix(UnixListener, Option<SocketFile>),
+    /// TCP, held by systemd as well: who connects when this one is closed waits for the next server.
+    PassedTcp(TcpListener),
+    /// Unix stream socket, likewise. Its file is not ours.
+    PassedUnix(UnixListener),
 }
 
 /// The file of a Unix socket, unlinked when this is dropped unless another process has replaced it in the meantime.
@@ -139,7 +143,7 @@ impl Listener {
     /// Sets what accepted sockets inherit. The socket may come from elsewhere (socket activation), so this is not left to `bind_tcp`.
     pub(super) fn prepare(&self) -> io::Result<()> {
         match self {
-            Listener::Tcp(l) => {
+            Listener::Tcp(l) | Listener::PassedTcp(l) => {
                 l.set_nonblocking(true)?;
                 let socket = SockRef::from(l);
                 socket.set_tcp_nodelay(true)?;
@@ -150,14 +154,19 @@ impl Listener {
                 socket.set_tcp_keepalive(&keepalive)?;
                 socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
             }
-            Listener::Unix(l, _) => l.set_nonblocking(true),
+            Listener::Unix(l, _) | Listener::PassedUnix(l) => l.set_nonblocking(true),
         }
+    }
+
+    /// Somebody else keeps the socket open.
+    pub(super) fn is_passed(&self) -> bool {
+        matches!(self, Listener::PassedTcp(_) | Listener::PassedUnix(_))
     }
 
     pub(super) fn accept(&self) -> io::Result<Stream> {
         let stream = match self {
-            Listener::Tcp(l) => Stream::Tcp(l.accept()?.0),
-            Listener::Unix(l, _) => Stream::Unix(l.accept()?.0),
+            Listener::Tcp(l) | Listener::PassedTcp(l) => Stream::Tcp(l.accept()?.0),
+            Listener::Unix(l, _) | Listener::PassedUnix(l) => Stream::Unix(l.accept()?.0),
         };
         match &stream {
             Stream::Tcp(s) => s.set_nonblocking(true)?,
@@ -170,15 +179,16 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Listener::Tcp(l) => l.as_fd(),
-            Listener::Unix(l, _) => l.as_fd(),
+            Listener::Tcp(l) | Listener::PassedTcp(l) => l.as_fd(),
+            Listener::Unix(l, _) | Listener::PassedUnix(l) => l.as_fd(),
         }
     }
 }
 
-/// An accepted, non-blocking connection.
+/// An established connection.
 #[derive(Debug)]
-pub(super) enum Stream {
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -213,6 +223,17 @@ impl Stream {
     pub(super) fn reset_on_close(&self) {
         if let Stream::Tcp(s) = self {
             let _ = SockRef::from(s).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Makes a connection that another process has had fit to be served here.
+    pub(super) fn adopt(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => {
+                s.set_nonblocking(true)?;
+                SockRef::from(s).set_linger(None)
+            }
+            Stream::Unix(s) => s.set_nonblocking(true),
         }
     }
 }

@@ -5,6 +5,7 @@
     reason = "one program, nothing to reach from outside; tests read whole answers, start plain threads and look at the clock"
 )]
 
+mod activation;
 mod bench;
 mod commands;
 mod docs;
@@ -24,5 +25,6 @@ mod side_effects;
 #[path = "../support/mod.rs"]
 mod support;
 mod tail;
+mod units;
 mod watching;
 mod wrong;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::counters::Rate;
 use super::serve::panic_text;
@@ -181,13 +181,19 @@ impl Drop for UdpListener {
     }
 }
 
-/// Asks for `wanted` bytes, past `net.core.rmem_max` where the process may. Returns what was granted.
+/// Asks for `wanted` bytes, past `net.core.rmem_max` where the process may. What a passed socket has already is never made less: who
+/// passes it may be allowed more than this process. Returns what was granted.
 fn raise_receive_buffer(socket: &UdpSocket, wanted: usize) -> io::Result<usize> {
-    let socket_ref = SockRef::from(socket);
-    if setsockopt(socket, sockopt::RcvBufForce, &wanted).is_err() {
-        socket_ref.set_recv_buffer_size(wanted)?;
-    }
     // The kernel doubles the value for its own bookkeeping and reports the double (socket(7)).
+    let socket_ref = SockRef::from(socket);
+    let before = socket_ref.recv_buffer_size()? / 2;
+    if before < wanted && setsockopt(socket, sockopt::RcvBufForce, &wanted).is_err() {
+        let trial = Socket::new(Domain::for_address(socket.local_addr()?), Type::DGRAM, None)?;
+        trial.set_recv_buffer_size(wanted)?;
+        if trial.recv_buffer_size()? / 2 > before {
+            socket_ref.set_recv_buffer_size(wanted)?;
+        }
+    }
     let granted = socket_ref.recv_buffer_size()? / 2;
     if granted < wanted {
         log::warn!(
