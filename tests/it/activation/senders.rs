@@ -22,11 +22,11 @@ pub struct Sender {
 }
 
 /// What a sender has done.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Sent {
     pub records: u64,
-    /// Records that were sent a second time, on a new connection.
-    pub resends: u64,
+    /// The numbers of records that were sent once more, on a new connection.
+    pub resent: Vec<u64>,
 }
 
 impl Sender {
@@ -42,7 +42,9 @@ impl Sender {
             let begin = Instant::now();
             while !stopped.load(Ordering::SeqCst) {
                 let record = entry(&format!("{name}-{}", done.records), "read", "secret/data/a");
-                done.resends += send(record.as_bytes());
+                for _ in 0..send(record.as_bytes()) {
+                    done.resent.push(done.records);
+                }
                 done.records += 1;
                 count.store(done.records, Ordering::SeqCst);
                 // At a fixed rate: what was missed is made up for.
@@ -68,6 +70,8 @@ impl Sender {
     pub fn tcp(name: &'static str, port: u16, pause: Duration) -> Sender {
         let connect = move || {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            // As Go does. Without it, what waits for an acknowledgement in the sender's own buffer would go with a reset.
+            stream.set_nodelay(true)?;
             stream.set_write_timeout(Some(Duration::from_secs(60)))?;
             Ok(stream)
         };
