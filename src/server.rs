@@ -166,7 +166,8 @@ impl Server {
             .map_err(runtime("cannot start the listener threads"))?;
         adopt(&pool, bound.connections);
         let udp = bound.udp.map(|socket| {
-            UdpListener::start(Arc::clone(&gateway), socket, UdpOptions::default(), &registry)
+            UdpOptions::for_socket(&socket)
+                .and_then(|options| UdpListener::start(Arc::clone(&gateway), socket, options, &registry))
                 .map_err(runtime("cannot start the UDP listener"))
         });
         let udp = udp.transpose()?;
