@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::harness::{Daemon, Plan};
+use crate::support::wait_until;
 
 /// Descriptors in one message at most.
 const FDS_MAX: usize = 253;
@@ -28,6 +29,8 @@ type Store = Arc<Mutex<BTreeMap<String, Vec<OwnedFd>>>>;
 pub struct Activator {
     sockets: Vec<(String, OwnedFd)>,
     store: Store,
+    /// How often the keeper has found nothing to receive; none without a keeper.
+    idle: Option<Arc<AtomicU64>>,
     /// Connections that the program has left, all together.
     pub kept: usize,
 }
@@ -100,22 +103,28 @@ impl Activator {
     }
 
     /// Keeps what is left with it through the socket at `path`, as systemd does.
-    pub fn keep(&self, path: &Path) -> Keeper {
+    pub fn keep(&mut self, path: &Path) -> Keeper {
         let socket = UnixDatagram::bind(path).expect("a socket for messages");
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a deadline");
         let (store, stop) = (Arc::clone(&self.store), Arc::new(AtomicBool::new(false)));
-        let stopped = Arc::clone(&stop);
+        let (stopped, idle) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
+        self.idle = Some(Arc::clone(&idle));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
-                receive(&socket, &store);
+                if !receive(&socket, &store) {
+                    idle.fetch_add(1, Ordering::SeqCst);
+                }
             }
         });
         Keeper { stop, thread: Some(thread) }
     }
 
-    /// Waits until everything that has been sent is in the store: a message is there once it is sent, so one look at an empty socket does.
+    /// Waits until everything that has been left is in the store: the program has ended, so nothing comes after an empty look.
     pub fn settle(&self) {
-        std::thread::sleep(Duration::from_millis(200));
+        let Some(idle) = &self.idle else { return };
+        // The first one may have begun before the end.
+        let wanted = idle.load(Ordering::SeqCst) + 2;
+        wait_until("all messages are received", || idle.load(Ordering::SeqCst) >= wanted);
     }
 }
 
@@ -153,14 +162,14 @@ fn script(all: &[(&str, BorrowedFd<'_>)]) -> String {
     words + &format!("{names}export LISTEN_PID=$$ LISTEN_FDS={}\nexec \"$0\" \"$@\"", all.len())
 }
 
-/// One message: descriptors are kept under their name, or those of a name are forgotten.
-fn receive(socket: &UnixDatagram, store: &Store) {
+/// One message: descriptors are kept under their name, or those of a name are forgotten. False: there is none.
+fn receive(socket: &UnixDatagram, store: &Store) -> bool {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut text = [0; 4096];
     let received =
         recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
-    let Ok(received) = received else { return };
+    let Ok(received) = received else { return false };
     let text = String::from_utf8_lossy(&text[..received.bytes]).into_owned();
     let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
     let mut store = store.lock().expect("no panic while held");
@@ -174,4 +183,5 @@ fn receive(socket: &UnixDatagram, store: &Store) {
             store.entry(name.clone()).or_default().extend(fds);
         }
     }
+    true
 }
