@@ -1,7 +1,7 @@
 //! What all threads of a pool share: the poller, the slots, limits and counters; closing, arming and evicting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -37,6 +37,16 @@ pub(super) enum Stage {
     /// Each connection is closed as soon as a thread gets to it.
     Closing,
     Stopped,
+}
+
+/// Whether connections of senders are given away when they are between two frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HandOver {
+    No,
+    /// Once nothing is left to be read.
+    WhenRead,
+    /// At once; what has come already stays in the kernel.
+    AtOnce,
 }
 
 pub(super) struct ListenerState {
@@ -110,8 +120,8 @@ pub(super) struct Core {
     pub sweep_cursor: AtomicUsize,
     /// When anything was last received; tells the drain whether it is quiet.
     pub last_input_ms: AtomicU64,
-    /// Connections of senders are given away when they are between two frames.
-    pub hands_over: AtomicBool,
+    /// A [`HandOver`].
+    hands_over: AtomicU8,
     /// Those that were.
     pub handed_over: Mutex<Vec<Established>>,
 }
@@ -140,7 +150,7 @@ impl Core {
             next_sweep_ms: AtomicU64::new(0),
             sweep_cursor: AtomicUsize::new(0),
             last_input_ms: AtomicU64::new(0),
-            hands_over: AtomicBool::new(false),
+            hands_over: AtomicU8::new(HandOver::No as u8),
             handed_over: Mutex::default(),
         }
     }
@@ -156,6 +166,20 @@ impl Core {
             2 => Stage::Closing,
             _ => Stage::Stopped,
         }
+    }
+
+    /// Whether connections are given away now.
+    pub(super) fn hands_over(&self) -> HandOver {
+        match self.hands_over.load(Ordering::SeqCst) {
+            0 => HandOver::No,
+            1 => HandOver::WhenRead,
+            _ => HandOver::AtOnce,
+        }
+    }
+
+    /// From now on.
+    pub(super) fn set_hands_over(&self, how: HandOver) {
+        self.hands_over.store(how as u8, Ordering::SeqCst);
     }
 
     /// Moves on to `stage`; never back.

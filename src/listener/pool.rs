@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 
 use super::conn::Conn;
-use super::core::{Bounds, Core, LISTENER_BIT, ListenerState, Stage, WAKE_TOKEN};
+use super::core::{Bounds, Core, HandOver, LISTENER_BIT, ListenerState, Stage, WAKE_TOKEN};
 use super::counters::{CloseReason, ListenerCounters, Rate};
 use super::serve::{Hands, accept_pending, panic_text};
 use super::slots::{ConnId, Phase};
@@ -233,18 +233,21 @@ impl<S: Service> Pool<S> {
         }
     }
 
-    /// Stops accepting, and takes the connections of senders out as they come between two frames, for at most `timeout`. They stay open:
-    /// what their senders write meanwhile waits in the kernel for the process that is given them. Blocks.
+    /// Stops accepting, and takes the connections of senders out as they come between two frames, for at most `timeout`: in the first half
+    /// of it once nothing is left to be read, then at once. They stay open: what their senders write meanwhile waits in the kernel for the
+    /// process that is given them. Blocks.
     pub fn hand_over(&self, timeout: Duration) -> Vec<Established> {
         let core = &self.core;
         self.stop_accepting();
-        core.hands_over.store(true, Ordering::SeqCst);
-        let deadline = clock::now() + timeout;
-        while core.slots.open() > 0 && clock::now() < deadline {
-            self.nudge_all();
-            std::thread::sleep(Duration::from_millis(2));
+        for how in [HandOver::WhenRead, HandOver::AtOnce] {
+            core.set_hands_over(how);
+            let deadline = clock::now() + timeout / 2;
+            while core.slots.open() > 0 && clock::now() < deadline {
+                self.nudge_all();
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
-        core.hands_over.store(false, Ordering::SeqCst);
+        core.set_hands_over(HandOver::No);
         std::mem::take(&mut *core.handed_over.lock())
     }
 

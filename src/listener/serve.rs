@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::conn::{Conn, Next, Protocol};
-use super::core::{Core, LISTENER_BIT, Stage, WAKE_TOKEN};
+use super::core::{Core, HandOver, LISTENER_BIT, Stage, WAKE_TOKEN};
 use super::counters::CloseReason;
 use super::slots::ConnId;
 use super::{Service, Source};
@@ -67,6 +67,10 @@ impl<S: Service> Hands<S> {
             return;
         }
         let Some(conn) = inside.conn.as_deref_mut() else { return };
+        let hands_over = core.hands_over();
+        if hands_over == HandOver::AtOnce && conn.is_to_be_handed_over() {
+            return core.hand_over(slot, id.index, &mut inside);
+        }
         let stage = core.stage();
         if stage >= Stage::Draining {
             core.last_input_ms.store(core.now_ms(), Ordering::Relaxed);
@@ -82,7 +86,7 @@ impl<S: Service> Hands<S> {
             Protocol::Lines(_) => self.lines_ready(core, slot, id, conn),
         };
         let next = match outcome.unwrap_or_else(Next::Close) {
-            Next::Read if core.hands_over.load(Ordering::SeqCst) && conn.is_to_be_handed_over() => {
+            Next::Read if hands_over != HandOver::No && conn.is_to_be_handed_over() => {
                 return core.hand_over(slot, id.index, &mut inside);
             }
             Next::Read | Next::Paused | Next::Linger if stage >= Stage::Closing => {

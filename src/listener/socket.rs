@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 /// Connections that the kernel holds ready until they are accepted; the kernel caps it at `net.core.somaxconn`.
@@ -200,6 +201,12 @@ impl Stream {
             Stream::Tcp(s) => (&*s).read(buf),
             Stream::Unix(s) => (&*s).read(buf),
         })
+    }
+
+    /// Reads what is there, and leaves it there; `Ok(None)` when nothing is.
+    pub(super) fn peek(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        let fd = self.as_fd().as_raw_fd();
+        retry(|| Ok(recv(fd, buf, MsgFlags::MSG_PEEK)?))
     }
 
     /// Writes what the kernel takes; `Ok(None)` when it takes nothing.

@@ -57,6 +57,11 @@ fn restart_under(
         progress(&senders);
     }
     let sent: Vec<_> = senders.into_iter().map(Sender::stop).collect();
+    if activator.keeps() {
+        // What is left unread at the stop is for the next process, and there is none.
+        let all: u64 = sent.iter().map(|(_, sent)| sent.records).sum();
+        wait_until("everything is written", || daemon.lines("everything.log").len() as u64 >= all);
+    }
     // The listeners are read to their end, and the datagrams too.
     let ended = daemon.terminate();
     assert!(ended.status.success(), "{}", ended.stderr);

@@ -102,6 +102,11 @@ impl Activator {
         self.around(|words| daemon.again_with(|plan| plan.under(words)))
     }
 
+    /// Whether it keeps what is left with it.
+    pub fn keeps(&self) -> bool {
+        self.idle.is_some()
+    }
+
     /// Keeps what is left with it through the socket at `path`, as systemd does.
     pub fn keep(&mut self, path: &Path) -> Keeper {
         let socket = UnixDatagram::bind(path).expect("a socket for messages");
