@@ -48,6 +48,7 @@
 //! | the poller, listening sockets | epoll in one-shot mode; a mutex per listening socket | one thread gets an event; accepting is the kernel's |
 //! | a connection (`listener::slots`) | a mutex each | the thread that serves it, or the one that sends its parked reply: two records of one connection only |
 //! | free connection slots | a mutex | a push or a pop |
+//! | connections that are handed over at a stop | a mutex | a push |
 //! | bytes buffered, stage, metrics | atomics | |
 //! | the configuration in use (`service::Live`) | an atomic snapshot, one for each batch | a reload exchanges it; it waits for the last batches, they never for it |
 //! | rules, groups, decoder, index | immutable | |
