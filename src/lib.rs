@@ -51,6 +51,7 @@
 //! | what TLS connections begin with (`listener::TlsSettings`) | an atomic snapshot | a reload exchanges it |
 //! | free connection slots | a mutex | a push or a pop |
 //! | keys of TLS tickets (rustls) | a read-write lock | within a handshake: reading a key; once in six hours making one |
+//! | connections that are handed over at a stop | a mutex | a push |
 //! | bytes buffered, stage, metrics | atomics | |
 //! | the configuration in use (`service::Live`) | an atomic snapshot, one for each batch | a reload exchanges it; it waits for the last batches, they never for it |
 //! | rules, groups, decoder, index | immutable; whether a rule has matched is an atomic, written once | |

@@ -6,11 +6,15 @@ mod difference;
 mod durable;
 mod logs;
 mod operator;
+mod passed;
 mod reload;
 mod watchdog;
 
 use std::fmt;
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -20,7 +24,7 @@ use crate::clock;
 use crate::config::{AuditProtocol, Config, Environment, Loaded, Problem, Problems};
 use crate::control::{Control, Parts};
 use crate::listener::{
-    self, Endpoint, Listener, Pool, PoolOptions, Source, TlsSettings, UdpListener, UdpOptions,
+    self, Endpoint, Established, Listener, Pool, PoolOptions, Source, TlsSettings, UdpListener, UdpOptions,
 };
 use crate::log_file::{LogFiles, LogKeeper};
 use crate::metrics::{self, Registry};
@@ -36,11 +40,19 @@ use crate::tail::Taps;
 use crate::trust;
 use build::Around;
 pub(crate) use durable::settings as store_settings;
+use passed::{Assigned, Passed};
 use reload::Outgoing;
 use watchdog::Watchdog;
 
 /// How long threads that are not to wait for anything have to end; those that hang in a log file are left behind.
 const ENDING_MAX: Duration = Duration::from_millis(500);
+
+/// How long connections of senders may take to come between two frames, so that systemd can keep them for the next server; and how long
+/// the others are still served where their senders' next connection waits for that one.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+/// Descriptors in one message to systemd; the kernel takes 253.
+const FDS_PER_MESSAGE: usize = 200;
 
 /// Longest wait for a signal.
 const TICK: Duration = Duration::from_secs(1);
@@ -72,10 +84,12 @@ impl std::error::Error for ServeError {}
 /// # Errors
 /// See [`ServeError`]; after an error nothing of the server is left running.
 pub fn run(checked: Checked, read: &dyn Fn() -> Result<Checked, Problems>) -> Result<(), ServeError> {
+    // First of all: descriptors and environment are as systemd has left them.
+    let passed = Passed::take(&Environment::of_process()).map_err(ServeError::Runtime)?;
     let signals = Signals::install()
         .map_err(|e| ServeError::Runtime(format!("cannot install signal handlers: {e}")))?;
     let Checked { loaded, compiled } = checked;
-    let mut server = Server::start(&loaded, compiled, &signals)?;
+    let mut server = Server::start(&loaded, compiled, passed, &signals)?;
     server.announce();
     server.supervise(&signals, read);
     server.stop();
@@ -105,10 +119,21 @@ struct Server {
     taps: Arc<Taps>,
     /// Configurations that were exchanged and may still be in use.
     outgoing: Vec<Outgoing>,
+    /// What listens where.
+    listening: Vec<(&'static str, String)>,
+    /// Listening sockets were passed: who connects after the end waits for the next server.
+    is_activated: bool,
+    /// A passed HTTP socket that other machines reach, whatever the configuration says.
+    exposed: Option<SocketAddr>,
 }
 
 impl Server {
-    fn start(loaded: &Loaded, compiled: Compiled, signals: &Signals) -> Result<Server, ServeError> {
+    fn start(
+        loaded: &Loaded,
+        compiled: Compiled,
+        passed: Passed,
+        signals: &Signals,
+    ) -> Result<Server, ServeError> {
         let config = &loaded.config;
         let client = http_client()?;
         let sinks = sink::build(&config.rule_groups, &client).map_err(|e| sink_problems(loaded, e))?;
@@ -118,10 +143,12 @@ impl Server {
         registry.gauge(&metrics::CONFIG_LAST_RELOAD_SUCCESS, &[]).set(1);
 
         // Sockets first: a second server on the same addresses must not touch the log files of the first one.
-        let bound = Bound::bind(config).map_err(ServeError::Runtime)?;
+        let assigned = passed.assign(config).map_err(ServeError::Runtime)?;
+        needs_tokens(assigned.exposed, config).map_err(ServeError::Runtime)?;
+        let bound = Bound::bind(config, assigned).map_err(ServeError::Runtime)?;
         let opened = durable::open(config, &sinks, &registry)?;
         let store = opened.as_ref().map(|opened| Arc::clone(&opened.store));
-        let control = operator::bind(config)?;
+        let control = operator::bind(config, bound.control)?;
         let ledger = store.as_ref().map(durable::ledger);
         let log_files = LogFiles::new();
         let files = build::OpenFiles::open(config, &log_files, &registry)?;
@@ -144,8 +171,10 @@ impl Server {
         options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
             .map_err(runtime("cannot start the listener threads"))?;
+        adopt(&pool, bound.connections);
         let udp = bound.udp.map(|socket| {
-            UdpListener::start(Arc::clone(&gateway), socket, UdpOptions::default(), &registry)
+            UdpOptions::for_socket(&socket)
+                .and_then(|options| UdpListener::start(Arc::clone(&gateway), socket, options, &registry))
                 .map_err(runtime("cannot start the UDP listener"))
         });
         let udp = udp.transpose()?;
@@ -173,13 +202,16 @@ impl Server {
             log_keeper,
             taps,
             outgoing: Vec::new(),
+            listening: bound.listening,
+            is_activated: bound.is_activated,
+            exposed: bound.exposed,
         })
     }
 
     /// Says what runs where, then tells systemd that it is ready.
     fn announce(&self) {
         let config = &self.config;
-        for (what, address) in listening(config) {
+        for (what, address) in &self.listening {
             log::info!("listening: {what} on {address}");
         }
         if config.rule_groups.is_empty() {
@@ -305,7 +337,9 @@ impl Server {
         self.gateway.set_draining();
         // Senders get half of the time, so that the sinks have the other half whatever the senders do.
         let half = clock::now() + drain_timeout / 2;
-        let drained = self.pool.drain(drain_timeout / 2);
+        let left_with_systemd = self.hand_over(drain_timeout / 2);
+        let draining = if self.is_activated { HAND_OVER_MAX } else { drain_timeout };
+        let drained = self.pool.drain(draining.min(drain_timeout / 2));
         let ending = clock::now() + ENDING_MAX;
         if let Some(udp) = &self.udp {
             udp.stop_by(half.max(ending));
@@ -326,6 +360,9 @@ impl Server {
         }
         logs::say_left(&left_in_logs);
         self.log_keeper.stop_by(clock::now() + ENDING_MAX);
+        if left_with_systemd > 0 {
+            log::info!("{left_with_systemd} connections are left with systemd for the next server");
+        }
         if drained.in_flight > 0 {
             log::warn!(
                 "{} connections were still within a request or line and were closed",
@@ -342,6 +379,33 @@ impl Server {
             );
         }
         log::info!("stopped: {status}");
+    }
+
+    /// Leaves the connections of senders with systemd where it keeps them for the next server: they notice nothing. Returns how many.
+    fn hand_over(&self, timeout: Duration) -> usize {
+        let room = fd_store_room(&Environment::of_process());
+        if !self.is_activated || room == 0 {
+            return 0;
+        }
+        let mut connections = self.pool.hand_over(timeout.min(HAND_OVER_MAX));
+        // Those without room are closed, streams with a reset.
+        connections.truncate(room);
+        let mut left = 0;
+        for source in [Source::Http, Source::Tcp, Source::Unix] {
+            let Some(name) = passed::connection_name(source) else { continue };
+            let fds: Vec<BorrowedFd<'_>> =
+                connections.iter().filter(|c| c.source == source).map(|c| c.stream.as_fd()).collect();
+            for fds in fds.chunks(FDS_PER_MESSAGE) {
+                // systemd is not to drop one whose peer has gone: what that has written before is still to be read.
+                let states =
+                    [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
+                match sd_notify::notify_with_fds(&states, fds) {
+                    Ok(()) => left += fds.len(),
+                    Err(e) => log::warn!("cannot leave connections with systemd, they are closed: {e}"),
+                }
+            }
+        }
+        left
     }
 
     fn status(&self) -> String {
@@ -401,70 +465,114 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// The sockets of a configuration, bound and not yet served.
+/// Serves the connections that systemd has kept, and has it forget them.
+fn adopt(pool: &Pool<Gateway>, connections: Vec<Established>) {
+    if connections.is_empty() {
+        return;
+    }
+    let count = connections.len();
+    let served = pool.adopt(connections);
+    for source in [Source::Http, Source::Tcp, Source::Unix] {
+        if let Some(name) = passed::connection_name(source) {
+            notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+        }
+    }
+    log::info!("{served} of {count} connections that the last server has left go on");
+}
+
+/// How many descriptors systemd keeps for this service: it says so itself from version 254 on, before that the unit does.
+fn fd_store_room(environment: &Environment) -> usize {
+    let told = environment.get("NOTIFY_SOCKET").and_then(|_| environment.get("FDSTORE"));
+    told.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// The rule of `listen.http.address` for a socket that was passed.
+fn needs_tokens(exposed: Option<SocketAddr>, config: &Config) -> Result<(), String> {
+    let listen = &config.listen;
+    match exposed {
+        Some(address) if listen.http_tokens.is_empty() && !listen.http_insecure_allow_unauthenticated => {
+            Err(format!(
+                "the passed HTTP socket on {address} is reached from other machines and no token is set: set \
+                 listen.http.tokens_file, or write ListenStream=127.0.0.1:{} in its socket unit, or set \
+                 listen.http.insecure_allow_unauthenticated: true",
+                address.port()
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The sockets of a configuration, bound or passed, and not yet served.
 struct Bound {
     endpoints: Vec<Endpoint>,
-    udp: Option<std::net::UdpSocket>,
+    udp: Option<UdpSocket>,
     tls: Option<Arc<TlsSettings>>,
+    control: Option<UnixListener>,
+    connections: Vec<Established>,
+    listening: Vec<(&'static str, String)>,
+    is_activated: bool,
+    exposed: Option<SocketAddr>,
 }
 
 impl Bound {
-    /// Binds all; the error names every address that could not be had.
-    fn bind(config: &Config) -> Result<Bound, String> {
+    /// Binds what was not passed; the error names every address that could not be had.
+    fn bind(config: &Config, passed: Assigned) -> Result<Bound, String> {
+        let mut errors = Vec::new();
         let tls =
             config.listen.http_tls.as_ref().map(|tls| Arc::new(TlsSettings::new(tls.identity.settings())));
-        let mut bound = Bound { endpoints: Vec::new(), udp: None, tls };
-        let mut errors = Vec::new();
-        let listen = &config.listen;
-        if let Some(address) = &listen.admin_address {
-            bound.add(Source::Admin, listener::bind_tcp(address).map(Listener::Tcp), &mut errors);
-        }
-        if let Some(address) = &listen.http_address {
-            let tls = bound.tls.clone();
-            let listener = listener::bind_tcp(address).map(|listener| match tls {
-                Some(tls) => Listener::Tls(listener, tls),
-                None => Listener::Tcp(listener),
-            });
-            bound.add(Source::Http, listener, &mut errors);
-        }
-        match config.vault.audit_protocol {
-            AuditProtocol::Tcp => {
-                bound.add(
-                    Source::Tcp,
-                    listener::bind_tcp(&config.vault.audit_address).map(Listener::Tcp),
-                    &mut errors,
-                );
-            }
-            AuditProtocol::Udp => match listener::bind_udp(&config.vault.audit_address) {
-                Ok(socket) => bound.udp = Some(socket),
+        let is_activated = !passed.listening.is_empty();
+        let missing: Vec<_> =
+            wanted(config).into_iter().filter(|(source, ..)| !passed.has(*source)).collect();
+        let endpoint = |(source, listener)| Endpoint { source, listener };
+        let mut bound = Bound {
+            endpoints: passed.listeners.into_iter().map(endpoint).collect(),
+            udp: passed.udp,
+            tls,
+            control: passed.control,
+            connections: passed.connections,
+            listening: passed.listening,
+            is_activated,
+            exposed: passed.exposed,
+        };
+        for (source, what, address) in missing {
+            let outcome = match source {
+                Source::Udp => listener::bind_udp(&address).map(|socket| bound.udp = Some(socket)),
+                Source::Unix => {
+                    listener::bind_unix(address.as_ref()).map(|listener| bound.add(source, listener))
+                }
+                _ => listener::bind_tcp(&address).map(|socket| bound.add(source, Listener::Tcp(socket))),
+            };
+            match outcome {
+                Ok(()) => bound.listening.push((what, address)),
                 Err(e) => errors.push(e.to_string()),
-            },
-            AuditProtocol::None => {}
+            }
         }
-        if let Some(path) = &listen.unix_path {
-            bound.add(Source::Unix, listener::bind_unix(path), &mut errors);
+        if let Some(tls) = &bound.tls {
+            let with_tls = |Endpoint { source, listener }| match source {
+                Source::Http => Endpoint { source, listener: listener.with_tls(Arc::clone(tls)) },
+                _ => Endpoint { source, listener },
+            };
+            bound.endpoints = bound.endpoints.into_iter().map(with_tls).collect();
         }
         if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
     }
 
-    fn add(&mut self, source: Source, listener: io::Result<Listener>, errors: &mut Vec<String>) {
-        match listener {
-            Ok(listener) => self.endpoints.push(Endpoint { source, listener }),
-            Err(e) => errors.push(e.to_string()),
-        }
+    fn add(&mut self, source: Source, listener: Listener) {
+        self.endpoints.push(Endpoint { source, listener });
     }
 }
 
-/// What listens where, for the diagnostics.
-fn listening(config: &Config) -> Vec<(&'static str, String)> {
+/// The listeners of a configuration: what they are called in the diagnostics, and where.
+fn wanted(config: &Config) -> Vec<(Source, &'static str, String)> {
+    let listen = &config.listen;
     let audit = match config.vault.audit_protocol {
-        AuditProtocol::Udp => Some(("UDP", config.vault.audit_address.clone())),
-        AuditProtocol::Tcp => Some(("TCP", config.vault.audit_address.clone())),
+        AuditProtocol::Udp => Some((Source::Udp, "UDP", config.vault.audit_address.clone())),
+        AuditProtocol::Tcp => Some((Source::Tcp, "TCP", config.vault.audit_address.clone())),
         AuditProtocol::None => None,
     };
-    let scheme = if config.listen.http_tls.is_some() { "HTTPS" } else { "HTTP" };
-    let http = config.listen.http_address.clone().map(|a| (scheme, a));
-    let unix = config.listen.unix_path.as_ref().map(|p| ("Unix stream", p.display().to_string()));
-    let admin = config.listen.admin_address.clone().map(|a| ("admin", a));
+    let scheme = if listen.http_tls.is_some() { "HTTPS" } else { "HTTP" };
+    let http = listen.http_address.clone().map(|a| (Source::Http, scheme, a));
+    let unix = listen.unix_path.as_ref().map(|p| (Source::Unix, "Unix stream", p.display().to_string()));
+    let admin = listen.admin_address.clone().map(|a| (Source::Admin, "admin", a));
     [http, audit, unix, admin].into_iter().flatten().collect()
 }

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod completions;
 mod io;
+mod man;
 mod matching;
 mod queue;
 mod reload;
@@ -114,6 +115,9 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print a manual page, or write those of all commands
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::Arguments),
 }
 
 /// Options that every command takes.
@@ -273,6 +277,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Replay(arguments) => replay::run(&arguments, &overrides, io),
         Command::Reload(arguments) => reload::run(&arguments, &overrides, io),
         Command::Completions { shell } => completions::run(shell, io),
+        Command::Man(arguments) => man::run(&arguments, io),
     }
 }
 

@@ -77,6 +77,14 @@ pub fn bind(path: &Path) -> io::Result<Bound> {
     Ok(Bound { listener, place })
 }
 
+/// The same for a socket at `path` that was passed: its file is not made, and stays.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn adopt(listener: std::os::unix::net::UnixListener, path: &Path) -> io::Result<Bound> {
+    Ok(Bound { listener, place: SocketPlace::around(path)? })
+}
+
 impl Control {
     /// Serves `api`. A request's body may have `body_bytes_max` bytes.
     ///

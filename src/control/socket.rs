@@ -22,7 +22,8 @@ use nix::fcntl::{Flock, FlockArg};
 pub(super) struct SocketPlace {
     path: PathBuf,
     private: PathBuf,
-    device_inode: (u64, u64),
+    /// Of the socket's file, when it is ours.
+    device_inode: Option<(u64, u64)>,
     /// Held for life: who has it is the server of this path.
     _lock: Flock<File>,
 }
@@ -34,21 +35,8 @@ impl SocketPlace {
     /// Another server has the path, a file that is no socket is there, the directory cannot be written or belongs to somebody
     /// else; the message says which and what to do. Nothing is left behind.
     pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketPlace)> {
-        let fail = |e: &io::Error, cure: &str| {
-            io::Error::new(e.kind(), format!("control socket {path:?}: {e}; {cure}"))
-        };
-        let private = private_dir(path).ok_or_else(|| {
-            fail(&io::Error::from(io::ErrorKind::InvalidInput), "name a file in a directory")
-        })?;
-        let lock = lock_dir(&private).map_err(|e| {
-            let cure = match e.kind() {
-                io::ErrorKind::WouldBlock => {
-                    "another server uses it: stop that one or set control.socket to another path"
-                }
-                _ => "its directory must exist, be writable, and belong to the user that runs the server",
-            };
-            fail(&e, cure)
-        })?;
+        let fail = |e: &io::Error, cure: &str| failed(path, e, cure);
+        let (private, lock) = take_private(path)?;
         check_free(path).map_err(|e| fail(&e, "remove it or set control.socket to another path"))?;
         let fresh = private.join("new");
         let bound = bind_at(&fresh).and_then(|listener| {
@@ -60,7 +48,17 @@ impl SocketPlace {
             let _ = fs::remove_dir_all(&private);
             fail(&e, "set control.socket to a path of fewer than 90 bytes in a writable directory")
         })?;
+        let device_inode = Some(device_inode);
         Ok((listener, SocketPlace { path: path.to_owned(), private, device_inode, _lock: lock }))
+    }
+
+    /// Takes the place of a socket at `path` that was passed: its file stays.
+    ///
+    /// # Errors
+    /// As for [`SocketPlace::bind`].
+    pub(super) fn around(path: &Path) -> io::Result<SocketPlace> {
+        let (private, lock) = take_private(path)?;
+        Ok(SocketPlace { path: path.to_owned(), private, device_inode: None, _lock: lock })
     }
 
     /// A directory of mode 0700 for further sockets; removed with this one.
@@ -69,7 +67,7 @@ impl SocketPlace {
     }
 
     fn is_ours(&self, found: &Metadata) -> bool {
-        (found.dev(), found.ino()) == self.device_inode
+        self.device_inode == Some((found.dev(), found.ino()))
     }
 }
 
@@ -92,6 +90,27 @@ pub(super) fn bind_at(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+fn failed(path: &Path, e: &io::Error, cure: &str) -> io::Error {
+    io::Error::new(e.kind(), format!("control socket {path:?}: {e}; {cure}"))
+}
+
+/// The private directory of the socket at `path`, locked.
+fn take_private(path: &Path) -> io::Result<(PathBuf, Flock<File>)> {
+    let private = private_dir(path).ok_or_else(|| {
+        failed(path, &io::Error::from(io::ErrorKind::InvalidInput), "name a file in a directory")
+    })?;
+    let lock = lock_dir(&private).map_err(|e| {
+        let cure = match e.kind() {
+            io::ErrorKind::WouldBlock => {
+                "another server uses it: stop that one or set control.socket to another path"
+            }
+            _ => "its directory must exist, be writable, and belong to the user that runs the server",
+        };
+        failed(path, &e, cure)
+    })?;
+    Ok((private, lock))
 }
 
 fn private_dir(path: &Path) -> Option<PathBuf> {

@@ -115,6 +115,22 @@ impl Conn {
         self.output_at < self.output.len()
     }
 
+    /// A sender's connection that another process can go on with.
+    pub(super) fn is_to_be_handed_over(&self) -> bool {
+        // A TLS session ends with the process that has its keys.
+        self.source != Source::Admin && self.tls.is_none() && self.is_between_frames()
+    }
+
+    /// Everything that came has been answered or written, and nothing of the next frame has come.
+    fn is_between_frames(&self) -> bool {
+        let within = match &self.protocol {
+            Protocol::Http(framer) => framer.head().is_some(),
+            Protocol::Lines(framer) => framer.is_within_line(),
+        };
+        let busy = self.closing || self.broken || self.lingering || self.parked.is_some();
+        !within && !busy && self.input.is_empty() && !self.has_output()
+    }
+
     /// Memory held beyond the connection itself.
     pub(super) fn heap_bytes(&self) -> usize {
         let framer = match &self.protocol {

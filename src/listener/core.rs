@@ -13,6 +13,7 @@ use super::Source;
 use super::conn::{Conn, Next, Protocol};
 use super::counters::{CloseReason, ListenerCounters, Rate};
 use super::park;
+use super::pool::Established;
 use super::slots::{ConnId, Inside, Phase, Slot, Slots};
 use super::socket::Listener;
 use super::taken::Taken;
@@ -36,6 +37,16 @@ pub(super) enum Stage {
     /// Each connection is closed as soon as a thread gets to it.
     Closing,
     Stopped,
+}
+
+/// Whether connections of senders are given away when they are between two frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HandOver {
+    No,
+    /// Once nothing is left to be read.
+    WhenRead,
+    /// At once; what has come already stays in the kernel.
+    AtOnce,
 }
 
 pub(super) struct ListenerState {
@@ -111,6 +122,10 @@ pub(super) struct Core {
     pub sweep_cursor: AtomicUsize,
     /// When anything was last received; tells the drain whether it is quiet.
     pub last_input_ms: AtomicU64,
+    /// A [`HandOver`].
+    hands_over: AtomicU8,
+    /// Those that were.
+    pub handed_over: Mutex<Vec<Established>>,
 }
 
 impl Core {
@@ -137,6 +152,8 @@ impl Core {
             next_sweep_ms: AtomicU64::new(0),
             sweep_cursor: AtomicUsize::new(0),
             last_input_ms: AtomicU64::new(0),
+            hands_over: AtomicU8::new(HandOver::No as u8),
+            handed_over: Mutex::default(),
         }
     }
 
@@ -151,6 +168,20 @@ impl Core {
             2 => Stage::Closing,
             _ => Stage::Stopped,
         }
+    }
+
+    /// Whether connections are given away now.
+    pub(super) fn hands_over(&self) -> HandOver {
+        match self.hands_over.load(Ordering::SeqCst) {
+            0 => HandOver::No,
+            1 => HandOver::WhenRead,
+            _ => HandOver::AtOnce,
+        }
+    }
+
+    /// From now on.
+    pub(super) fn set_hands_over(&self, how: HandOver) {
+        self.hands_over.store(how as u8, Ordering::SeqCst);
     }
 
     /// Moves on to `stage`; never back.
@@ -283,6 +314,24 @@ impl Core {
         }
     }
 
+    /// Gives the connection in `inside`, whose lock is held and which is between two frames, away: it stays open.
+    pub(super) fn hand_over(&self, slot: &Slot, index: u32, inside: &mut Inside) {
+        let Some(mut conn) = inside.conn.take() else { return };
+        // Another copy of its descriptor will live on, so closing ours does not end the watching.
+        if let Err(e) = self.epoll.delete(&conn.stream) {
+            log::warn!("listener {}: cannot leave a connection: {e}", conn.source.label());
+        }
+        if matches!(conn.protocol, Protocol::Lines(_)) {
+            // Should nobody take it over.
+            conn.stream.reset_on_close();
+        }
+        self.recharge(&mut conn);
+        self.listeners[conn.listener].counters.connections.add(-1);
+        let Conn { stream, source, .. } = *conn;
+        self.handed_over.lock().push(Established { source, stream });
+        self.free(slot, index, inside);
+    }
+
     /// Ends the connection in `inside`, whose lock is held.
     pub(super) fn close(&self, slot: &Slot, index: u32, inside: &mut Inside, reason: CloseReason) {
         let Some(mut conn) = inside.conn.take() else { return };
@@ -299,6 +348,11 @@ impl Core {
         counters.connections.add(-1);
         counters.count_close(reason);
         drop(conn);
+        self.free(slot, index, inside);
+    }
+
+    /// The connection has gone from the slot.
+    fn free(&self, slot: &Slot, index: u32, inside: &mut Inside) {
         inside.generation = inside.generation.wrapping_add(1);
         slot.enter_anew(Phase::Free, self.now_ms());
         self.slots.give_back(index);

@@ -19,7 +19,8 @@
 //!    it waits only after its events ([`Service::after_events`]), when it holds no slot. In the write to a log file it holds the slot of
 //!    that record alone: its other events are taken over by another thread (`taken`).
 //! 3. One request is in flight per connection; what was pipelined behind it waits, at most one read buffer of it.
-//! 4. The epoll token names slot and generation, so an event or a ticket for a connection that has gone finds nothing.
+//! 4. At a hand-over ([`Pool::hand_over`]) a connection leaves between two frames and nothing of what came behind is consumed.
+//! 5. The epoll token names slot and generation, so an event or a ticket for a connection that has gone finds nothing.
 
 mod conn;
 mod core;
@@ -38,8 +39,8 @@ mod taken;
 mod tls;
 mod udp;
 
-pub use pool::{Drained, Endpoint, Heartbeat, Pool, PoolOptions};
-pub use socket::{Listener, SocketFile, bind_tcp, bind_unix};
+pub use pool::{Drained, Endpoint, Established, Heartbeat, Pool, PoolOptions};
+pub use socket::{Listener, SocketFile, Stream, bind_tcp, bind_unix};
 pub use tls::TlsSettings;
 pub use udp::{UdpListener, UdpOptions, bind_udp};
 

@@ -13,11 +13,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 
-use super::core::{Bounds, Core, LISTENER_BIT, ListenerState, Stage, WAKE_TOKEN};
+use super::conn::Conn;
+use super::core::{Bounds, Core, HandOver, LISTENER_BIT, ListenerState, Stage, WAKE_TOKEN};
 use super::counters::{CloseReason, ListenerCounters, Rate};
 use super::serve::{Hands, accept_pending, panic_text};
 use super::slots::{ConnId, Phase};
-use super::socket::Listener;
+use super::socket::{Listener, Stream};
 use super::taken::EVENTS_PER_WAIT;
 use super::{Service, Source};
 use crate::clock;
@@ -48,6 +49,15 @@ pub struct Endpoint {
     pub source: Source,
     /// The socket.
     pub listener: Listener,
+}
+
+/// A connection of a sender, between two frames: the process before this one has served it, or the next one will.
+#[derive(Debug)]
+pub struct Established {
+    /// What it is counted as, and how it is framed.
+    pub source: Source,
+    /// The connection.
+    pub stream: Stream,
 }
 
 /// Settings of a pool.
@@ -180,6 +190,22 @@ impl<S: Service> Pool<S> {
         Ok(pool)
     }
 
+    /// Serves connections that another process has had, as far as there is a listener of their kind and room; the others are closed.
+    /// Returns how many are served.
+    pub fn adopt(&self, connections: Vec<Established>) -> usize {
+        let core = &self.core;
+        let serves = |Established { source, stream }| {
+            let Some(listener) = core.listeners.iter().position(|l| l.source == source) else { return false };
+            // What was begun without TLS does not go on with it.
+            let has_tls =
+                core.listeners[listener].listener.lock().as_ref().is_some_and(|l| l.tls().is_some());
+            !has_tls
+                && stream.adopt().is_ok()
+                && core.admit(Box::new(Conn::new(stream, listener, source, None))).is_ok()
+        };
+        connections.into_iter().map(serves).filter(|served| *served).count()
+    }
+
     /// Starts a thread in the place of one of those that are `held` up, where fewer serve than were asked for; in all at most as many more
     /// as that, which stay when the others come back. To be called by one thread, until it returns none. Returns the new one's sign of life.
     ///
@@ -218,14 +244,36 @@ impl<S: Service> Pool<S> {
     }
 
     /// Takes in who has connected already, then closes the listening sockets; established connections go on. New connections are
-    /// refused by the kernel from here on. A Unix socket's file is removed.
+    /// refused by the kernel from here on. A Unix socket's file is removed. Where the socket was passed, who is not taken in yet waits
+    /// for the next server.
     pub fn stop_accepting(&self) {
         for (index, state) in self.core.listeners.iter().enumerate() {
             let mut listener = state.listener.lock();
-            if let Some(listener) = listener.take() {
-                accept_pending(&self.core, index, &listener, LAST_ACCEPTS_MAX);
+            match listener.take() {
+                // It stays open elsewhere, and so would the watching.
+                Some(listener) if listener.is_passed() => drop(self.core.epoll.delete(&listener)),
+                Some(listener) => drop(accept_pending(&self.core, index, &listener, LAST_ACCEPTS_MAX)),
+                None => {}
             }
         }
+    }
+
+    /// Stops accepting, and takes the connections of senders out as they come between two frames, for at most `timeout`: in the first half
+    /// of it once nothing is left to be read, then at once. They stay open: what their senders write meanwhile waits in the kernel for the
+    /// process that is given them. Blocks.
+    pub fn hand_over(&self, timeout: Duration) -> Vec<Established> {
+        let core = &self.core;
+        self.stop_accepting();
+        for how in [HandOver::WhenRead, HandOver::AtOnce] {
+            core.set_hands_over(how);
+            let deadline = clock::now() + timeout / 2;
+            while core.slots.open() > 0 && clock::now() < deadline {
+                self.nudge_all();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        core.set_hands_over(HandOver::No);
+        std::mem::take(&mut *core.handed_over.lock())
     }
 
     /// Stops accepting, lets requests in flight finish and reads the streams until they are quiet, for at most `timeout`; then

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::conn::{Conn, Next, Protocol};
-use super::core::{Core, LISTENER_BIT, Stage, WAKE_TOKEN};
+use super::core::{Core, HandOver, LISTENER_BIT, Stage, WAKE_TOKEN};
 use super::counters::CloseReason;
 use super::slots::ConnId;
 use super::{Service, Source};
@@ -70,9 +70,17 @@ impl<S: Service> Hands<S> {
             return;
         }
         let Some(conn) = inside.conn.as_deref_mut() else { return };
+        let hands_over = core.hands_over();
+        if hands_over == HandOver::AtOnce && conn.is_to_be_handed_over() {
+            return core.hand_over(slot, id.index, &mut inside);
+        }
         let stage = core.stage();
         if stage >= Stage::Draining {
             core.last_input_ms.store(core.now_ms(), Ordering::Relaxed);
+        }
+        if stage >= Stage::Closing && matches!(conn.protocol, Protocol::Lines(_)) {
+            // Now, so that nothing is between the last read and the close.
+            conn.stream.reset_on_close();
         }
         let outcome = match conn.protocol {
             _ if conn.parked.is_some() => return,
@@ -81,6 +89,9 @@ impl<S: Service> Hands<S> {
             Protocol::Lines(_) => self.lines_ready(core, slot, id, conn),
         };
         let next = match outcome.unwrap_or_else(Next::Close) {
+            Next::Read if hands_over != HandOver::No && conn.is_to_be_handed_over() => {
+                return core.hand_over(slot, id.index, &mut inside);
+            }
             Next::Read | Next::Paused | Next::Linger if stage >= Stage::Closing => {
                 self.lines_ended(core, conn);
                 Next::Close(CloseReason::Shutdown)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::conn::{Conn, Next, ParkedReply, Protocol};
-use super::core::Core;
+use super::core::{Core, HandOver, Stage};
 use super::counters::CloseReason;
 use super::park::{self, Parking};
 use super::serve::Hands;
@@ -32,6 +32,9 @@ impl<S: Service> Hands<S> {
                 return Ok(Next::Parked);
             }
         }
+        if core.hands_over() == HandOver::AtOnce {
+            return self.finish_line(core, slot, id, conn);
+        }
         for _ in 0..READS_PER_WAKE {
             if !core.has_room(self.scratch.len()) {
                 return Ok(Next::Paused);
@@ -52,11 +55,43 @@ impl<S: Service> Hands<S> {
             if conn.parked.is_some() {
                 return Ok(Next::Parked);
             }
-            if n < self.scratch.len() {
+            // Before a close it is read until nothing is left: what comes while these lines are evaluated would be lost with it.
+            if n < self.scratch.len() && core.stage() < Stage::Closing {
                 return Ok(Next::Read);
             }
         }
         Ok(Next::Again)
+    }
+
+    /// The connection is to be handed over and is within a line: reads to the end of that one, and no byte further.
+    fn finish_line(
+        &mut self,
+        core: &Arc<Core>,
+        slot: &Slot,
+        id: ConnId,
+        conn: &mut Conn,
+    ) -> Result<Next, CloseReason> {
+        let n = match conn.stream.peek(&mut self.scratch) {
+            Ok(None) => return Ok(Next::Read),
+            Ok(Some(n)) if n > 0 => n,
+            _ => return Err(self.lines_ended(core, conn)),
+        };
+        let newline = memchr::memchr(b'\n', &self.scratch[..n]);
+        let wanted = newline.map_or(n, |at| at + 1);
+        // All of it is there: it has been seen.
+        let Ok(Some(n)) = conn.stream.read(&mut self.scratch[..wanted]) else {
+            return Err(self.lines_ended(core, conn));
+        };
+        let scratch = std::mem::take(&mut self.scratch);
+        let used = self.feed(core, slot, id, conn, &scratch[..n]);
+        conn.input = scratch[used..n].to_vec();
+        self.scratch = scratch;
+        core.recharge(conn);
+        Ok(match newline {
+            _ if conn.parked.is_some() => Next::Parked,
+            Some(_) => Next::Read,
+            None => Next::Again,
+        })
     }
 
     /// Hands the lines in `input` to the service until one is parked. Returns how many bytes were used.

@@ -1,5 +1,6 @@
 //! The control API in the server: its socket is bound before log files are opened, and served once everything else runs.
 
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,14 @@ use crate::service::Gateway;
 use crate::signal::{Event, Signals};
 use crate::store::Opened;
 
-/// Binds the control socket, where there is to be one.
-pub(super) fn bind(config: &Config) -> Result<Option<Bound>, ServeError> {
+/// Binds the control socket, where there is to be one, or takes the one that was passed.
+pub(super) fn bind(config: &Config, passed: Option<UnixListener>) -> Result<Option<Bound>, ServeError> {
     let Some(path) = config.control_path() else { return Ok(None) };
-    let bound = control::bind(&path).map_err(|e| ServeError::Runtime(e.to_string()))?;
+    let bound = match passed {
+        Some(listener) => control::adopt(listener, &path),
+        None => control::bind(&path),
+    };
+    let bound = bound.map_err(|e| ServeError::Runtime(e.to_string()))?;
     log::info!("listening: control API on {}", path.display());
     Ok(Some(bound))
 }

@@ -74,6 +74,8 @@ impl Server {
             return Err(ReloadError::Failed(what));
         }
         let Checked { mut loaded, compiled } = read().map_err(|problems| refused(&problems))?;
+        super::needs_tokens(self.exposed, &loaded.config)
+            .map_err(|problem| ReloadError::Refused(vec![problem]))?;
         let Difference { config, changed, restart } = difference::between(&self.config, &loaded.config);
         loaded.config = config;
         let config = &loaded.config;

@@ -180,7 +180,7 @@ pub fn run_program(arguments: &[&str], input: &[u8]) -> Ended {
 pub fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["VAULT_", "NOTIFY_", "LISTEN_", "WATCHDOG_", "RUST_LOG", "CREDENTIALS_DIRECTORY"]
+        if ["VAULT_", "NOTIFY_", "LISTEN_", "WATCHDOG_", "FDSTORE", "RUST_LOG", "CREDENTIALS_DIRECTORY"]
             .iter()
             .any(|prefix| text.starts_with(prefix))
         {
@@ -373,10 +373,16 @@ impl Daemon {
 
     /// Starts it once more in the same place after it has ended; the outputs begin anew.
     #[track_caller]
-    pub fn again(mut self) -> Daemon {
+    pub fn again(self) -> Daemon {
+        self.again_with(|plan| plan)
+    }
+
+    /// The same with something changed about how.
+    #[track_caller]
+    pub fn again_with(mut self, change: impl FnOnce(Plan) -> Plan) -> Daemon {
         assert!(!self.is_alive(), "it has ended");
         let elsewhere = Plan::new("");
-        std::mem::replace(&mut self.plan, elsewhere).start()
+        change(std::mem::replace(&mut self.plan, elsewhere)).start()
     }
 
     /// Waits for its end.

@@ -5,6 +5,7 @@
     reason = "one program, nothing to reach from outside; tests read whole answers, start plain threads and look at the clock"
 )]
 
+mod activation;
 mod bench;
 mod commands;
 mod docs;
@@ -27,5 +28,6 @@ mod side_effects;
 mod support;
 mod tail;
 mod tls;
+mod units;
 mod watching;
 mod wrong;

@@ -199,3 +199,16 @@ fn what_has_arrived_before_the_end_is_handed_over() {
     // Nobody is there any more.
     until("the refusal", || udp.sender.send(b"late").is_err());
 }
+
+#[test]
+fn a_large_receive_buffer_that_was_passed_stays() {
+    let socket = bind_udp("127.0.0.1:0").unwrap();
+    let has = |socket: &std::net::UdpSocket| socket2::SockRef::from(socket).recv_buffer_size().unwrap() / 2;
+    assert_eq!(UdpOptions::for_socket(&socket).unwrap(), UdpOptions::default());
+    let wanted = UdpOptions::default().receive_buffer_bytes * 2;
+    // As systemd does with ReceiveBuffer=, where this test may.
+    if nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &wanted).is_ok() {
+        assert_eq!(has(&socket), wanted);
+        assert_eq!(UdpOptions::for_socket(&socket).unwrap().receive_buffer_bytes, wanted);
+    }
+}

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::counters::Rate;
 use super::serve::panic_text;
@@ -56,6 +56,18 @@ impl Default for UdpOptions {
 pub fn bind_udp(addr: &str) -> io::Result<UdpSocket> {
     let candidates: Vec<_> = addr.to_socket_addrs().map_err(|e| bind_error(addr, &e))?.collect();
     UdpSocket::bind(&candidates[..]).map_err(|e| bind_error(addr, &e))
+}
+
+impl UdpOptions {
+    /// For a socket that may have been passed: a receive buffer that is larger already stays so.
+    ///
+    /// # Errors
+    /// The kernel does not tell how large it is.
+    pub fn for_socket(socket: &UdpSocket) -> io::Result<UdpOptions> {
+        let options = UdpOptions::default();
+        let has = SockRef::from(socket).recv_buffer_size()? / 2;
+        Ok(UdpOptions { receive_buffer_bytes: options.receive_buffer_bytes.max(has), ..options })
+    }
 }
 
 /// The running threads. Dropping it stops them.
@@ -181,13 +193,21 @@ impl Drop for UdpListener {
     }
 }
 
-/// Asks for `wanted` bytes, past `net.core.rmem_max` where the process may. Returns what was granted.
+/// Asks for `wanted` bytes, past `net.core.rmem_max` where the process may. Asking for more never leaves less: who has passed the socket
+/// may be allowed more than this process. Returns what was granted.
 fn raise_receive_buffer(socket: &UdpSocket, wanted: usize) -> io::Result<usize> {
-    let socket_ref = SockRef::from(socket);
-    if setsockopt(socket, sockopt::RcvBufForce, &wanted).is_err() {
-        socket_ref.set_recv_buffer_size(wanted)?;
-    }
     // The kernel doubles the value for its own bookkeeping and reports the double (socket(7)).
+    let socket_ref = SockRef::from(socket);
+    let before = socket_ref.recv_buffer_size()? / 2;
+    if wanted < before {
+        socket_ref.set_recv_buffer_size(wanted)?;
+    } else if setsockopt(socket, sockopt::RcvBufForce, &wanted).is_err() {
+        let trial = Socket::new(Domain::for_address(socket.local_addr()?), Type::DGRAM, None)?;
+        trial.set_recv_buffer_size(wanted)?;
+        if trial.recv_buffer_size()? / 2 > before {
+            socket_ref.set_recv_buffer_size(wanted)?;
+        }
+    }
     let granted = socket_ref.recv_buffer_size()? / 2;
     if granted < wanted {
         log::warn!(
