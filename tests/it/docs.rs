@@ -1,14 +1,15 @@
 //! What README.md and the gate say, compared with what the program does.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
 use vault_audit_filter::metrics::{FAMILIES, Kind};
 
-use crate::harness::{PROGRAM, Plan, clean_environment, run_program};
+use crate::harness::{PROGRAM, Plan, clean_environment, entry, run_program};
 
-fn file(name: &str) -> String {
+pub(crate) fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -37,7 +38,7 @@ fn blocks(language: &str) -> Vec<String> {
     blocks
 }
 
-fn help(arguments: &[&str]) -> String {
+pub(crate) fn help(arguments: &[&str]) -> String {
     let mut command = Command::new(PROGRAM);
     clean_environment(command.args(arguments).arg("--help"));
     let output = command.output().expect("the program starts");
@@ -143,8 +144,13 @@ fn every_configuration_in_the_readme_is_accepted() {
         for (from, to) in [("first.pem", "tls.pem"), ("first.key", "tls.key")] {
             std::fs::copy(pair.join(from), plan.path(to)).expect("a pair");
         }
+        std::fs::create_dir(plan.path("testdata")).expect("a directory");
+        let quiet = std::fs::File::create(plan.path("testdata/quiet.jsonl.gz")).expect("a file of records");
+        let mut quiet = flate2::write::GzEncoder::new(quiet, flate2::Compression::fast());
+        quiet.write_all(entry("1", "read", "secret/data/a").as_bytes()).expect("written");
+        quiet.finish().expect("written");
         let directory = plan.path("").display().to_string();
-        let checked = plan.env("CREDENTIALS_DIRECTORY", directory).run(&["check"]);
+        let checked = plan.env("CREDENTIALS_DIRECTORY", directory).run(&["check", "--tests"]);
         assert!(checked.status.success(), "{}{}\n{block}", checked.stdout, checked.stderr);
     }
 }

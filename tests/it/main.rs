@@ -17,6 +17,7 @@ mod hung;
 mod life;
 mod log_file;
 mod openbao;
+mod options;
 mod page;
 mod pipeline;
 mod queue;

@@ -79,7 +79,14 @@ fn while_a_sink_is_down_only_one_at_a_time_probes_it() {
     (0..4).for_each(|_| permits.send(()).expect("room"));
     for probe in 5..12 {
         sink.wait_for_attempts(probe);
-        eventually("one in flight", || queue.counts().in_flight == 1);
+        eventually("one in flight", || {
+            let in_flight = queue.counts().in_flight;
+            // A probe may have taken the permit of one of the first four.
+            if in_flight > 1 && permits.is_empty() {
+                permits.send(()).expect("room");
+            }
+            in_flight == 1
+        });
         assert!(queue.counts().waiting_for_attempt <= 4 + 16, "the deferred ones are bounded");
         permits.send(()).expect("room");
     }
