@@ -72,8 +72,9 @@ impl Role {
         }
     }
 
-    fn label(self) -> &'static str {
+    fn label(self, config: &Config) -> &'static str {
         match self {
+            Role::Http if config.listen.http_tls.is_some() => "HTTPS",
             Role::Http => "HTTP",
             Role::Admin => "admin",
             Role::Tcp => "TCP",
@@ -315,7 +316,7 @@ impl Assigned {
         {
             log::warn!(
                 "{}: the passed socket is on {address}, not on {configured} as the configuration says, and is what counts",
-                role.label()
+                role.label(config)
             );
         }
         if let (Role::Http, Address::Net(address)) = (role, &traits.address)
@@ -336,7 +337,7 @@ impl Assigned {
         }
         // The control socket says so itself.
         if role != Role::Control {
-            self.listening.push((role.label(), format!("{address} (passed)")));
+            self.listening.push((role.label(config), format!("{address} (passed)")));
         }
         Ok(())
     }

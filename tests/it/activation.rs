@@ -1,6 +1,6 @@
 //! Sockets that systemd passes: which listener they become, what is wrong with them, and that a restart under load loses nothing.
 
-mod activator;
+pub(crate) mod activator;
 mod senders;
 
 use std::collections::BTreeMap;

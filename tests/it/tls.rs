@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned};
 
+use crate::activation::activator::Activator;
 use crate::harness::{Daemon, Plan, entry};
 use crate::support::http::Client;
 use crate::support::openbao::{OpenBao, program};
@@ -136,6 +137,32 @@ impl Drop for StopAtEnd<'_> {
 /// A record of at least that many bytes.
 fn large(id: &str, bytes: usize) -> String {
     format!(r#"{{"type":"request","request":{{"id":"{id}","path":"{}"}}}}"#, "x".repeat(bytes))
+}
+
+#[test]
+fn a_passed_socket_speaks_tls_and_its_connections_end_with_the_process() {
+    let plan = plan(&format!("{HTTPS}{EVERYTHING}"));
+    let (notify, [http, ..]) = (plan.path("notify"), plan.ports());
+    let mut activator = Activator::default().tcp("http", http);
+    let keeper = activator.keep(&notify);
+    let plan = plan.env("NOTIFY_SOCKET", notify.display().to_string()).env("FDSTORE", "100");
+    let mut daemon = activator.start(plan);
+    for n in 0..3 {
+        let mut client = connect(http);
+        post(&mut client, &entry(&format!("a{n}"), "read", "a"));
+        assert!(daemon.terminate().status.success());
+        activator.settle();
+        // Its keys are gone, so it is told to come again, and waits for the next process then.
+        let ended = client.post("/v1/audit", entry("late", "read", "a").as_bytes());
+        assert!(ended.is_err(), "no answer from nobody");
+        daemon = activator.again(daemon);
+        assert_eq!(activator.kept, 0, "no session was left with systemd");
+        post(&mut connect(http), &entry(&format!("b{n}"), "read", "a"));
+    }
+    assert!(daemon.stderr().contains("HTTPS on"), "{}", daemon.stderr());
+    let lines = daemon.lines("everything.log");
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    drop(keeper);
 }
 
 #[test]
