@@ -44,13 +44,17 @@ const PER_SECOND: u32 = 200;
 /// How long one read of an answer may take; longer counts as no answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// The attack on a program that may open [`OPEN_FILES`] files only, fewer than connections.
+const FEW_FILES: &str = "more connections than open files";
+const OPEN_FILES: u64 = 96;
+
 /// What attackers met: statuses, `closed`, `reset`, `held`, and how often.
 type Met = BTreeMap<String, u64>;
 
 /// Attacks an address until some instant.
 type Attack = fn(SocketAddr, Instant) -> Met;
 
-const ATTACKS: [(&str, Attack); 14] = [
+const ATTACKS: [(&str, Attack); 15] = [
     ("slow heads", |to, until| trickle(to, until, 400, b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nX-Slow: ")),
     ("slow bodies", |to, until| {
         trickle(to, until, 400, b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{")
@@ -64,6 +68,11 @@ const ATTACKS: [(&str, Attack); 14] = [
         )
     }),
     ("silent connections", |to, until| trickle(to, until, 1500, b"")),
+    (FEW_FILES, |to, until| {
+        // The good client is there first: who comes when no descriptor is left waits in the kernel.
+        std::thread::sleep(Duration::from_millis(100));
+        trickle(to, until, 400, b"")
+    }),
     ("connections opened and closed", |to, until| flood(to, until, None)),
     ("connections reset within a request", |to, until| {
         flood(to, until, Some(b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\n{\"smug"))
@@ -119,7 +128,7 @@ fn main() -> ExitCode {
     let mut harmed = 0;
     let wanted = |name: &str| arguments.text("--only").is_none_or(|only| name.contains(only));
     for (n, (name, attack)) in ATTACKS.iter().enumerate().filter(|(_, (name, _))| wanted(name)) {
-        let daemon = start(&dir, n);
+        let daemon = start(&dir, n, *name == FEW_FILES);
         let good = || {
             open_loop(daemon.http(), CONNECTIONS, PER_SECOND, &requests, duration).expect("the good client")
         };
@@ -146,9 +155,15 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn start(dir: &TempDir, n: usize) -> Daemon {
+fn start(dir: &TempDir, n: usize, few_files: bool) -> Daemon {
     let limits = "limits: { head_timeout: 1s, body_timeout: 1s, write_timeout: 1s }\n";
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+    if few_files {
+        // The program inherits it.
+        setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, hard).expect("a lower limit");
+    }
     let daemon = Daemon::start_with(&dir.join(&n.to_string()), None, limits);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("the limit as it was");
     // The first matching record opens the log file.
     let warm = open_loop(
         daemon.http(),

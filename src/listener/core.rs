@@ -217,8 +217,9 @@ impl Core {
         }
     }
 
-    /// Takes a connection in, closing the longest idle one when all slots are in use. Gives it back when none is idle.
-    pub(super) fn admit(&self, conn: Box<Conn>) -> Result<(), Box<Conn>> {
+    /// Takes a connection in, closing an idle one when all slots are in use (see [`Core::evict_longest_idle`]). Gives it back when none is
+    /// idle. `has_sent`: it is known from before.
+    pub(super) fn admit(&self, conn: Box<Conn>, has_sent: bool) -> Result<(), Box<Conn>> {
         let now_ms = self.now_ms();
         let free = (0..ADMIT_TRIES).find_map(|attempt| {
             if attempt > 0 {
@@ -238,7 +239,7 @@ impl Core {
         listener.counters.connections.add(1);
         let phase = reading_phase(&conn);
         let conn = inside.conn.insert(conn);
-        slot.set_order(self.slots.next_order());
+        slot.begin(self.slots.next_order(), has_sent);
         slot.enter_anew(phase, now_ms);
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, id.token());
         if let Err(e) = self.epoll.add(&conn.stream, event) {
@@ -249,7 +250,8 @@ impl Core {
         Ok(())
     }
 
-    /// Closes the connection that has been idle for longest; `false` when none is. Waits for no slot.
+    /// Closes the connection that has been idle for longest, of those that have never sent anything where there are such; `false` when none
+    /// is idle. Waits for no slot.
     pub(super) fn evict_longest_idle(&self) -> bool {
         // Somebody may begin to serve the chosen one in this moment, hence more than one try.
         for _ in 0..8 {
@@ -262,7 +264,7 @@ impl Core {
                         Phase::Linger => 0,
                         // Whoever has never sent anything makes room before a sender between two requests.
                         Phase::Handshake => 1,
-                        Phase::Idle | Phase::Quiet => 2,
+                        Phase::Idle | Phase::Quiet => 1 + u8::from(slot.has_sent()),
                         _ => return None,
                     };
                     // One that is being served in this moment is not idle.
@@ -296,7 +298,11 @@ impl Core {
             Next::Parked => return slot.enter_anew(Phase::Parked, now_ms),
             Next::Paused => return slot.enter(Phase::Paused, now_ms),
         };
-        if std::mem::take(&mut conn.fresh) || matches!(phase, Phase::Idle | Phase::Quiet) {
+        let is_idle = matches!(phase, Phase::Idle | Phase::Quiet);
+        if is_idle && slot.phase().0 != Phase::Handshake {
+            slot.set_has_sent();
+        }
+        if std::mem::take(&mut conn.fresh) || is_idle {
             slot.enter_anew(phase, now_ms);
         } else {
             slot.enter(phase, now_ms);

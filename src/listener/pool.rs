@@ -201,7 +201,7 @@ impl<S: Service> Pool<S> {
                 core.listeners[listener].listener.lock().as_ref().is_some_and(|l| l.tls().is_some());
             !has_tls
                 && stream.adopt().is_ok()
-                && core.admit(Box::new(Conn::new(stream, listener, source, None))).is_ok()
+                && core.admit(Box::new(Conn::new(stream, listener, source, None)), true).is_ok()
         };
         connections.into_iter().map(serves).filter(|served| *served).count()
     }

@@ -183,8 +183,8 @@ pub(super) fn accept_pending(
     for _ in 0..count_max {
         match listener.accept() {
             Ok(stream) => {
-                if let Err(refused) =
-                    core.admit(Box::new(Conn::new(stream, index, state.source, listener.tls().cloned())))
+                if let Err(refused) = core
+                    .admit(Box::new(Conn::new(stream, index, state.source, listener.tls().cloned())), false)
                 {
                     turn_away(core, index, &refused);
                 }

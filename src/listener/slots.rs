@@ -3,7 +3,7 @@
 //! Each connection has a slot with a mutex of its own, which one pool thread at a time holds while it serves the connection. What
 //! the periodic sweep, eviction and parked replies need to know without that mutex stands beside it in atomics.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -83,6 +83,8 @@ pub(super) struct Slot {
     stamp: AtomicU64,
     /// How many connections had been admitted before this one: who came first where the milliseconds cannot tell.
     order: AtomicU64,
+    /// Its connection has brought a request or a line, in this process or the one before.
+    has_sent: AtomicBool,
     /// The state of the parked reply: see `park`.
     pub park: AtomicU64,
 }
@@ -113,9 +115,22 @@ impl Slot {
         self.order.load(Ordering::Relaxed)
     }
 
-    /// Says which place its new connection has in the order of admission.
-    pub(super) fn set_order(&self, order: u64) {
+    /// A new connection, with its place in the order of admission.
+    pub(super) fn begin(&self, order: u64, has_sent: bool) {
         self.order.store(order, Ordering::Relaxed);
+        self.has_sent.store(has_sent, Ordering::Relaxed);
+    }
+
+    /// Whether its connection has brought anything yet.
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent.load(Ordering::Relaxed)
+    }
+
+    /// It has.
+    pub(super) fn set_has_sent(&self) {
+        if !self.has_sent() {
+            self.has_sent.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Enters `phase`; its clock goes on if the connection was in it already.
