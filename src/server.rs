@@ -121,8 +121,10 @@ struct Server {
     outgoing: Vec<Outgoing>,
     /// What listens where.
     listening: Vec<(&'static str, String)>,
-    /// Listening sockets were passed: who connects after the end waits for the next server.
+    /// Sockets of senders were passed: who connects there after the end waits for the next server.
     is_activated: bool,
+    /// All sockets of senders that connect were.
+    all_passed: bool,
     /// A passed HTTP socket that other machines reach, whatever the configuration says.
     exposed: Option<SocketAddr>,
 }
@@ -145,6 +147,7 @@ impl Server {
         // Sockets first: a second server on the same addresses must not touch the log files of the first one.
         let assigned = passed.assign(config).map_err(ServeError::Runtime)?;
         needs_tokens(assigned.exposed, config).map_err(ServeError::Runtime)?;
+        let shown = assigned.shown_in(config);
         let bound = Bound::bind(config, assigned).map_err(ServeError::Runtime)?;
         let opened = durable::open(config, &sinks, &registry)?;
         let store = opened.as_ref().map(|opened| Arc::clone(&opened.store));
@@ -165,7 +168,7 @@ impl Server {
         let place = |new: Pipeline| new.writing_with(writers);
         let around = Around { store: store.as_ref(), taps: &taps, evidence: None, place: &place };
         let live = build::live(config, compiled, &files, &queues_of, around, &registry)?;
-        let gateway = Gateway::new(live, Arc::clone(&registry)).showing(StatusPage::new(config));
+        let gateway = Gateway::new(live, Arc::clone(&registry)).showing(StatusPage::new(&shown));
         let gateway = Arc::new(gateway);
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
@@ -185,7 +188,7 @@ impl Server {
             registry: Arc::clone(&registry),
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
-        let control = control.map(|bound| operator::start(config, bound, parts)).transpose()?;
+        let control = control.map(|bound| operator::start(&shown, bound, parts)).transpose()?;
         certificate_expiry(config, &registry);
         Ok(Server {
             config: config.clone(),
@@ -204,6 +207,7 @@ impl Server {
             outgoing: Vec::new(),
             listening: bound.listening,
             is_activated: bound.is_activated,
+            all_passed: bound.all_passed,
             exposed: bound.exposed,
         })
     }
@@ -338,8 +342,8 @@ impl Server {
         // Senders get half of the time, so that the sinks have the other half whatever the senders do.
         let half = clock::now() + drain_timeout / 2;
         let left_with_systemd = self.hand_over(drain_timeout / 2);
-        let draining = if self.is_activated { HAND_OVER_MAX } else { drain_timeout };
-        let drained = self.pool.drain(draining.min(drain_timeout / 2));
+        let draining = if self.all_passed { HAND_OVER_MAX } else { drain_timeout };
+        let drained = self.pool.drain(draining.min(half.saturating_duration_since(clock::now())));
         let ending = clock::now() + ENDING_MAX;
         if let Some(udp) = &self.udp {
             udp.stop_by(half.max(ending));
@@ -381,30 +385,32 @@ impl Server {
         log::info!("stopped: {status}");
     }
 
-    /// Leaves the connections of senders with systemd where it keeps them for the next server: they notice nothing. Returns how many.
+    /// Leaves the connections of senders with systemd where it keeps them for the next server: they notice nothing. Those for which there is
+    /// no room stay with the pool, to be drained. Returns how many are left.
     fn hand_over(&self, timeout: Duration) -> usize {
         let room = fd_store_room(&Environment::of_process());
         if !self.is_activated || room == 0 {
             return 0;
         }
-        let mut connections = self.pool.hand_over(timeout.min(HAND_OVER_MAX));
-        // Those without room are closed, streams with a reset.
-        connections.truncate(room);
-        let mut left = 0;
+        let connections = self.pool.hand_over(timeout.min(HAND_OVER_MAX), room);
+        let (mut left, mut failed) = (0, Vec::new());
         for source in [Source::Http, Source::Tcp, Source::Unix] {
             let Some(name) = passed::connection_name(source) else { continue };
-            let fds: Vec<BorrowedFd<'_>> =
-                connections.iter().filter(|c| c.source == source).map(|c| c.stream.as_fd()).collect();
-            for fds in fds.chunks(FDS_PER_MESSAGE) {
-                // systemd is not to drop one whose peer has gone: what that has written before is still to be read.
-                let states =
-                    [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
-                match sd_notify::notify_with_fds(&states, fds) {
-                    Ok(()) => left += fds.len(),
-                    Err(e) => log::warn!("cannot leave connections with systemd, they are closed: {e}"),
+            let of_it = connections.iter().filter(|connection| connection.source == source);
+            let fds: Vec<BorrowedFd<'_>> = of_it.map(|connection| connection.stream.as_fd()).collect();
+            // systemd is not to drop one whose peer has gone: what that has written before is still to be read.
+            let states = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
+            match fds.chunks(FDS_PER_MESSAGE).try_for_each(|fds| sd_notify::notify_with_fds(&states, fds)) {
+                Ok(()) => left += fds.len(),
+                Err(e) => {
+                    log::warn!("cannot leave {name}s with systemd, they are drained and closed: {e}");
+                    // Those that it has already must not be read by two.
+                    notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+                    failed.push(source);
                 }
             }
         }
+        self.pool.adopt(connections.into_iter().filter(|c| failed.contains(&c.source)).collect());
         left
     }
 
@@ -511,6 +517,7 @@ struct Bound {
     connections: Vec<Established>,
     listening: Vec<(&'static str, String)>,
     is_activated: bool,
+    all_passed: bool,
     exposed: Option<SocketAddr>,
 }
 
@@ -520,9 +527,11 @@ impl Bound {
         let mut errors = Vec::new();
         let tls =
             config.listen.http_tls.as_ref().map(|tls| Arc::new(TlsSettings::new(tls.identity.settings())));
-        let is_activated = !passed.listening.is_empty();
+        let is_activated = passed.listeners.iter().any(|(source, _)| *source != Source::Admin);
         let missing: Vec<_> =
             wanted(config).into_iter().filter(|(source, ..)| !passed.has(*source)).collect();
+        let own = |(source, ..): &(Source, _, _)| !matches!(source, Source::Admin | Source::Udp);
+        let all_passed = is_activated && !missing.iter().any(own);
         let endpoint = |(source, listener)| Endpoint { source, listener };
         let mut bound = Bound {
             endpoints: passed.listeners.into_iter().map(endpoint).collect(),
@@ -532,6 +541,7 @@ impl Bound {
             connections: passed.connections,
             listening: passed.listening,
             is_activated,
+            all_passed,
             exposed: passed.exposed,
         };
         for (source, what, address) in missing {

@@ -55,8 +55,15 @@ impl SocketPlace {
     /// Takes the place of a socket at `path` that was passed: its file stays.
     ///
     /// # Errors
-    /// As for [`SocketPlace::bind`].
+    /// As for [`SocketPlace::bind`], and where others than the owner may open the socket.
     pub(super) fn around(path: &Path) -> io::Result<SocketPlace> {
+        let mode = fs::metadata(path)?.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            let what = format!(
+                "the passed socket {path:?} has mode {mode:04o}, and whoever opens it is the owner: write SocketMode=0600 in its socket unit"
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
         let (private, lock) = take_private(path)?;
         Ok(SocketPlace { path: path.to_owned(), private, device_inode: None, _lock: lock })
     }

@@ -117,8 +117,13 @@ impl Conn {
 
     /// A sender's connection that another process can go on with.
     pub(super) fn is_to_be_handed_over(&self) -> bool {
+        self.may_be_handed_over() && self.is_between_frames()
+    }
+
+    /// Whether that may be so once its frame has ended.
+    pub(super) fn may_be_handed_over(&self) -> bool {
         // A TLS session ends with the process that has its keys.
-        self.source != Source::Admin && self.tls.is_none() && self.is_between_frames()
+        self.source != Source::Admin && self.tls.is_none() && !self.lingering && !self.closing
     }
 
     /// Everything that came has been answered or written, and nothing of the next frame has come.

@@ -125,7 +125,9 @@ pub(super) struct Core {
     /// A [`HandOver`].
     hands_over: AtomicU8,
     /// Those that were.
-    pub handed_over: Mutex<Vec<Established>>,
+    handed_over: Mutex<Vec<Established>>,
+    /// At most so many are given away.
+    pub hand_over_max: AtomicUsize,
 }
 
 impl Core {
@@ -154,6 +156,7 @@ impl Core {
             last_input_ms: AtomicU64::new(0),
             hands_over: AtomicU8::new(HandOver::No as u8),
             handed_over: Mutex::default(),
+            hand_over_max: AtomicUsize::new(0),
         }
     }
 
@@ -227,7 +230,10 @@ impl Core {
                 std::thread::yield_now();
             }
             self.slots.take_free().or_else(|| {
-                self.evict_longest_idle();
+                // One that comes from another process takes nobody's place.
+                if !has_sent {
+                    self.evict_longest_idle();
+                }
                 self.slots.take_free()
             })
         });
@@ -299,7 +305,8 @@ impl Core {
             Next::Paused => return slot.enter(Phase::Paused, now_ms),
         };
         let is_idle = matches!(phase, Phase::Idle | Phase::Quiet);
-        if is_idle && slot.phase().0 != Phase::Handshake {
+        if is_idle {
+            // It has been served, or has made its handshake.
             slot.set_has_sent();
         }
         if std::mem::take(&mut conn.fresh) || is_idle {
@@ -320,9 +327,14 @@ impl Core {
         }
     }
 
-    /// Gives the connection in `inside`, whose lock is held and which is between two frames, away: it stays open.
-    pub(super) fn hand_over(&self, slot: &Slot, index: u32, inside: &mut Inside) {
-        let Some(mut conn) = inside.conn.take() else { return };
+    /// Gives the connection in `inside`, whose lock is held and which is between two frames, away: it stays open. `false`: nobody takes it
+    /// any more, or there is no room, and it stays.
+    pub(super) fn hand_over(&self, slot: &Slot, index: u32, inside: &mut Inside) -> bool {
+        let mut away = self.handed_over.lock();
+        if self.hands_over() == HandOver::No || away.len() >= self.hand_over_max.load(Ordering::SeqCst) {
+            return false;
+        }
+        let Some(mut conn) = inside.conn.take() else { return false };
         // Another copy of its descriptor will live on, so closing ours does not end the watching.
         if let Err(e) = self.epoll.delete(&conn.stream) {
             log::warn!("listener {}: cannot leave a connection: {e}", conn.source.label());
@@ -334,8 +346,28 @@ impl Core {
         self.recharge(&mut conn);
         self.listeners[conn.listener].counters.connections.add(-1);
         let Conn { stream, source, .. } = *conn;
-        self.handed_over.lock().push(Established { source, stream });
+        away.push(Established { source, stream });
+        drop(away);
         self.free(slot, index, inside);
+        true
+    }
+
+    /// Takes what was given away; nothing is any more.
+    pub(super) fn end_hand_over(&self) -> Vec<Established> {
+        let mut away = self.handed_over.lock();
+        self.set_hands_over(HandOver::No);
+        std::mem::take(&mut *away)
+    }
+
+    /// Whether there is room for one more, and a connection that may come between two frames and be given away then.
+    pub(super) fn may_hand_over(&self) -> bool {
+        let may = |slot: &Slot| {
+            // Somebody is serving it.
+            let Some(inside) = slot.try_lock() else { return true };
+            inside.conn.as_ref().is_some_and(|conn| conn.may_be_handed_over())
+        };
+        self.handed_over.lock().len() < self.hand_over_max.load(Ordering::SeqCst)
+            && self.slots.iter().any(|(_, slot)| may(slot))
     }
 
     /// Ends the connection in `inside`, whose lock is held.

@@ -260,20 +260,21 @@ impl<S: Service> Pool<S> {
 
     /// Stops accepting, and takes the connections of senders out as they come between two frames, for at most `timeout`: in the first half
     /// of it once nothing is left to be read, then at once. They stay open: what their senders write meanwhile waits in the kernel for the
-    /// process that is given them. Blocks.
-    pub fn hand_over(&self, timeout: Duration) -> Vec<Established> {
+    /// process that is given them. At most `max` are taken; the others stay, and TLS connections, which end with the process that has their
+    /// keys. Blocks.
+    pub fn hand_over(&self, timeout: Duration, max: usize) -> Vec<Established> {
         let core = &self.core;
         self.stop_accepting();
+        core.hand_over_max.store(max, Ordering::SeqCst);
         for how in [HandOver::WhenRead, HandOver::AtOnce] {
             core.set_hands_over(how);
             let deadline = clock::now() + timeout / 2;
-            while core.slots.open() > 0 && clock::now() < deadline {
+            while core.may_hand_over() && clock::now() < deadline {
                 self.nudge_all();
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
-        core.set_hands_over(HandOver::No);
-        std::mem::take(&mut *core.handed_over.lock())
+        core.end_hand_over()
     }
 
     /// Stops accepting, lets requests in flight finish and reads the streams until they are quiet, for at most `timeout`; then

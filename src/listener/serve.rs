@@ -71,9 +71,13 @@ impl<S: Service> Hands<S> {
         }
         let Some(conn) = inside.conn.as_deref_mut() else { return };
         let hands_over = core.hands_over();
-        if hands_over == HandOver::AtOnce && conn.is_to_be_handed_over() {
-            return core.hand_over(slot, id.index, &mut inside);
+        if hands_over == HandOver::AtOnce
+            && conn.is_to_be_handed_over()
+            && core.hand_over(slot, id.index, &mut inside)
+        {
+            return;
         }
+        let Some(conn) = inside.conn.as_deref_mut() else { return };
         let stage = core.stage();
         if stage >= Stage::Draining {
             core.last_input_ms.store(core.now_ms(), Ordering::Relaxed);
@@ -90,7 +94,10 @@ impl<S: Service> Hands<S> {
         };
         let next = match outcome.unwrap_or_else(Next::Close) {
             Next::Read if hands_over != HandOver::No && conn.is_to_be_handed_over() => {
-                return core.hand_over(slot, id.index, &mut inside);
+                if core.hand_over(slot, id.index, &mut inside) {
+                    return;
+                }
+                Next::Read
             }
             Next::Read | Next::Paused | Next::Linger if stage >= Stage::Closing => {
                 self.lines_ended(core, conn);

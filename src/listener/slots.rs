@@ -83,7 +83,7 @@ pub(super) struct Slot {
     stamp: AtomicU64,
     /// How many connections had been admitted before this one: who came first where the milliseconds cannot tell.
     order: AtomicU64,
-    /// Its connection has brought a request or a line, in this process or the one before.
+    /// Its connection has brought a request or a line, in this process or the one before, or has made a TLS handshake.
     has_sent: AtomicBool,
     /// The state of the parked reply: see `park`.
     pub park: AtomicU64,

@@ -259,10 +259,11 @@ impl Outlets {
                 let groups = hits.iter().map(|hit| hit.group);
                 let reasons = bad.iter().map(|(_, flaw)| flaw.reason());
                 self.outcomes.count(left as u64, matched(hits), groups, reasons);
-                self.remember(marks);
                 self.each_task(source, frames, hits, |sink, task| {
                     sink.submit(task, ticket);
                 });
+                // Last: what ends before here is new when it comes again.
+                self.remember(marks);
                 false
             }
         }

@@ -47,7 +47,7 @@ impl Watch {
 
     /// Another configuration is in use. Files of earlier ones that hang are watched until that is over.
     pub(super) fn follow(&mut self, pipeline: &Pipeline) {
-        self.files.retain(|file| file.hung_for.is_some());
+        self.files.retain(|file| file.hung_for.is_some() || file.flights.oldest().is_some());
         for log in pipeline.logs() {
             if !self.files.iter().any(|file| Arc::ptr_eq(&file.flights, log.flights())) {
                 let (label, flights) = (log.label().to_owned(), Arc::clone(log.flights()));

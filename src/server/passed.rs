@@ -291,11 +291,28 @@ pub(super) struct Assigned {
     pub(super) connections: Vec<Established>,
     /// What each is and where, for the diagnostics.
     pub(super) listening: Vec<(&'static str, String)>,
+    /// The addresses that count.
+    addresses: Vec<(Role, String)>,
     /// An HTTP listener that other machines reach.
     pub(super) exposed: Option<SocketAddr>,
 }
 
 impl Assigned {
+    /// The configuration with the addresses that count, for those who show them.
+    pub(super) fn shown_in(&self, config: &Config) -> Config {
+        let mut shown = config.clone();
+        for (role, address) in &self.addresses {
+            match role {
+                Role::Http => shown.listen.http_address = Some(address.clone()),
+                Role::Admin => shown.listen.admin_address = Some(address.clone()),
+                Role::Tcp | Role::Udp => shown.vault.audit_address.clone_from(address),
+                Role::Unix => shown.listen.unix_path = Some(PathBuf::from(address)),
+                Role::Control => {}
+            }
+        }
+        shown
+    }
+
     /// Whether there is a listener of this kind already.
     pub(super) fn has(&self, source: Source) -> bool {
         match source {
@@ -337,6 +354,7 @@ impl Assigned {
         }
         // The control socket says so itself.
         if role != Role::Control {
+            self.addresses.push((role, address.clone()));
             self.listening.push((role.label(config), format!("{address} (passed)")));
         }
         Ok(())

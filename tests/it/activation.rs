@@ -5,6 +5,7 @@ mod senders;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -106,6 +107,12 @@ fn passed_sockets_are_served_in_the_place_of_the_configured_ones() {
     ] {
         assert!(said.contains(&line), "{line:?} in {said}");
     }
+    let shown = daemon.admin("/status.json").text().to_owned();
+    assert!(
+        shown.contains(&format!("127.0.0.1:{other_http}\""))
+            && !shown.contains(&format!("127.0.0.1:{http}\"")),
+        "{shown}"
+    );
     assert!(daemon.terminate().status.success());
     assert_eq!(written(&daemon).len(), 3);
     // Both are systemd's: the file stays, and who connects waits.
@@ -137,6 +144,15 @@ fn a_passed_control_socket_is_served_and_stays() {
     let plan = plan(&format!("{HTTP_ONLY}control: {{ socket: \"{{dir}}/control.sock\" }}\n"));
     let path = plan.path("control.sock");
     let mut activator = Activator::default().unix("control", &path);
+    // As systemd makes it unless told otherwise.
+    let allow = |mode| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its mode");
+    };
+    allow(0o666);
+    let other = self::plan(&format!("{HTTP_ONLY}control: {{ socket: {} }}\n", path.display()));
+    let told = activator.around(|words| other.under(words).run(&["serve"])).stderr;
+    assert!(told.contains("SocketMode=0600"), "{told}");
+    allow(0o600);
     let mut daemon = activator.start(plan);
     let answer = daemon.control("control.sock", "GET", "/v1/status", "");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

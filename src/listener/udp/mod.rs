@@ -109,6 +109,13 @@ impl UdpListener {
         registry.gauge_fn(&metrics::UDP_RING_BYTES, &[], move || {
             seen.upgrade().map_or(0.0, |ring| ring.waiting_bytes() as f64)
         });
+        // A passed socket is older than this process; the one before has counted for itself.
+        let dropped_before = drops::of(&socket).unwrap_or(0);
+        if dropped_before > 0 {
+            log::warn!(
+                "udp: the kernel had dropped {dropped_before} datagrams at the passed socket before this start"
+            );
+        }
         let heartbeats = ["udp", "udp-evaluate", "udp-standby"].map(|name| Heartbeat::new(name.to_owned()));
         let evaluator = |heartbeat: &Heartbeat| Evaluator {
             worker: service.worker(),
@@ -127,7 +134,7 @@ impl UdpListener {
             datagram_bytes_max: options.datagram_bytes_max,
             rest: receive::rest(receive_buffer_bytes),
             losses: Losses {
-                seen: 0,
+                seen: dropped_before,
                 asked: true,
                 kernel_drops: registry.counter(&metrics::UDP_KERNEL_DROPS, &[]),
                 ring_full: registry.counter(&metrics::UDP_RING_FULL, &[]),
