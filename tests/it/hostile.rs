@@ -237,7 +237,9 @@ fn a_crowd_costs_no_threads_and_everybody_in_it_is_served() {
             assert_eq!(client.post("/v1/audit", record.as_bytes()).expect("an answer").status, 204);
         }
     }
-    assert_eq!(daemon.process("Threads"), threads, "threads");
+    // Some may have been on their way to their start, and a slow disk gives each log file a lane; a connection gives none.
+    let now = daemon.process("Threads");
+    assert!(now <= threads + 8, "{threads} threads before, {now} with 314 connections");
     drop((silent, stuck));
     check_unharmed(&mut daemon);
 }
