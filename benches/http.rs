@@ -83,7 +83,7 @@ impl Door {
     fn ingest() -> Door {
         let listener = bind_tcp("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let endpoint = Endpoint { source: Source::Http, listener: Listener::Tcp(listener) };
+        let endpoint = Endpoint::new(Source::Http, Listener::Tcp(listener));
         let options = PoolOptions::new(Limits::default());
         let pool = Pool::start(Arc::new(Handler), vec![endpoint], options, &Registry::new());
         Door::Ingest(address, pool.expect("the pool starts"))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter};
 
 use crate::clock;
+use crate::text::needs_escape;
 
 /// How diagnostics look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,10 +69,6 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
-}
-
-fn needs_escape(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Lets a message through at most once in an interval and counts what it held back. Lock-free.

@@ -112,6 +112,7 @@ pub mod sink;
 pub mod status_page;
 pub mod store;
 pub mod tail;
+mod text;
 pub mod threads;
 pub mod ticket;
 pub mod trust;

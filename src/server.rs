@@ -8,24 +8,20 @@ mod logs;
 mod operator;
 mod passed;
 mod reload;
+mod sockets;
 mod watchdog;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use sd_notify::NotifyState;
 
 use crate::clock;
-use crate::config::{AuditProtocol, Config, Environment, Loaded, Problem, Problems};
+use crate::config::{Config, Environment, Loaded, Problem, Problems};
 use crate::control::{Control, Parts};
-use crate::listener::{
-    self, Endpoint, Established, Listener, Pool, PoolOptions, Source, TlsSettings, UdpListener, UdpOptions,
-};
+use crate::listener::{Pool, PoolOptions, Source, UdpListener, UdpOptions};
 use crate::log_file::{LogFiles, LogKeeper};
 use crate::metrics::{self, Registry};
 use crate::pipeline::Pipeline;
@@ -40,19 +36,13 @@ use crate::tail::Taps;
 use crate::trust;
 use build::Around;
 pub(crate) use durable::settings as store_settings;
-use passed::{Assigned, Passed};
+use passed::Passed;
 use reload::Outgoing;
+use sockets::{Bound, HAND_OVER_MAX, Sockets, needs_tokens};
 use watchdog::Watchdog;
 
 /// How long threads that are not to wait for anything have to end; those that hang in a log file are left behind.
 const ENDING_MAX: Duration = Duration::from_millis(500);
-
-/// How long connections of senders may take to come between two frames, so that systemd can keep them for the next server; and how long
-/// the others are still served where their senders' next connection waits for that one.
-const HAND_OVER_MAX: Duration = Duration::from_secs(1);
-
-/// Descriptors in one message to systemd; the kernel takes 253.
-const FDS_PER_MESSAGE: usize = 200;
 
 /// Longest wait for a signal.
 const TICK: Duration = Duration::from_secs(1);
@@ -106,8 +96,6 @@ struct Server {
     gateway: Arc<Gateway>,
     pool: Pool<Gateway>,
     udp: Option<UdpListener>,
-    /// Where the HTTP listener speaks TLS.
-    tls: Option<Arc<TlsSettings>>,
     side_effects: SideEffects,
     /// With `async.durable.enabled`.
     store: Option<Arc<Store>>,
@@ -120,13 +108,7 @@ struct Server {
     /// Configurations that were exchanged and may still be in use.
     outgoing: Vec<Outgoing>,
     /// What listens where.
-    listening: Vec<(&'static str, String)>,
-    /// Sockets of senders were passed: who connects there after the end waits for the next server.
-    is_activated: bool,
-    /// All sockets of senders that connect were.
-    all_passed: bool,
-    /// A passed HTTP socket that other machines reach, whatever the configuration says.
-    exposed: Option<SocketAddr>,
+    sockets: Sockets,
 }
 
 impl Server {
@@ -147,7 +129,6 @@ impl Server {
         // Sockets first: a second server on the same addresses must not touch the log files of the first one.
         let assigned = passed.assign(config).map_err(ServeError::Runtime)?;
         needs_tokens(assigned.exposed, config).map_err(ServeError::Runtime)?;
-        let shown = assigned.shown_in(config);
         let bound = Bound::bind(config, assigned).map_err(ServeError::Runtime)?;
         let opened = durable::open(config, &sinks, &registry)?;
         let store = opened.as_ref().map(|opened| Arc::clone(&opened.store));
@@ -168,13 +149,14 @@ impl Server {
         let place = |new: Pipeline| new.writing_with(writers);
         let around = Around { store: store.as_ref(), taps: &taps, evidence: None, place: &place };
         let live = build::live(config, compiled, &files, &queues_of, around, &registry)?;
-        let gateway = Gateway::new(live, Arc::clone(&registry)).showing(StatusPage::new(&shown));
+        let gateway = Gateway::new(live, Arc::clone(&registry))
+            .showing(StatusPage::new(config, bound.sockets.listening.clone()));
         let gateway = Arc::new(gateway);
         // One may be in the store's sync while the others serve.
         options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
             .map_err(runtime("cannot start the listener threads"))?;
-        adopt(&pool, bound.connections);
+        sockets::adopt(&pool, bound.connections);
         let udp = bound.udp.map(|socket| {
             UdpOptions::for_socket(&socket)
                 .and_then(|options| UdpListener::start(Arc::clone(&gateway), socket, options, &registry))
@@ -188,7 +170,9 @@ impl Server {
             registry: Arc::clone(&registry),
             tasks: opened.map(|opened| operator::tasks(config, &opened, &registry)),
         };
-        let control = control.map(|bound| operator::start(&shown, bound, parts)).transpose()?;
+        let control = control
+            .map(|control| operator::start(config, control, bound.sockets.listening.clone(), parts))
+            .transpose()?;
         certificate_expiry(config, &registry);
         Ok(Server {
             config: config.clone(),
@@ -197,7 +181,6 @@ impl Server {
             gateway,
             pool,
             udp,
-            tls: bound.tls,
             side_effects,
             store,
             control,
@@ -205,19 +188,14 @@ impl Server {
             log_keeper,
             taps,
             outgoing: Vec::new(),
-            listening: bound.listening,
-            is_activated: bound.is_activated,
-            all_passed: bound.all_passed,
-            exposed: bound.exposed,
+            sockets: bound.sockets,
         })
     }
 
     /// Says what runs where, then tells systemd that it is ready.
     fn announce(&self) {
         let config = &self.config;
-        for (what, address) in &self.listening {
-            log::info!("listening: {what} on {address}");
-        }
+        self.sockets.announce(config);
         if config.rule_groups.is_empty() {
             log::warn!("no rule groups: every record goes to standard output");
         }
@@ -310,16 +288,9 @@ impl Server {
         if let Some(evidence) = self.gateway.live().pipeline.evidence() {
             evidence.sweep(now);
         }
-        let config = &self.config;
-        let audit = match config.vault.audit_protocol {
-            AuditProtocol::Udp => Some(Source::Udp),
-            AuditProtocol::Tcp => Some(Source::Tcp),
-            AuditProtocol::None => None,
-        };
-        let http = config.listen.http_address.as_ref().map(|_| Source::Http);
-        let unix = config.listen.unix_path.as_ref().map(|_| Source::Unix);
-        let open: Vec<Source> = [http, audit, unix].into_iter().flatten().collect();
-        self.gateway.silence().look(&open, config.listen.silence_alarm, now)
+        let senders = self.sockets.listening.iter().map(|listening| listening.source);
+        let senders: Vec<Source> = senders.filter(|source| *source != Source::Admin).collect();
+        self.gateway.silence().look(&senders, self.config.listen.silence_alarm, now)
     }
 
     fn reopen(&self) {
@@ -341,8 +312,8 @@ impl Server {
         self.gateway.set_draining();
         // Senders get half of the time, so that the sinks have the other half whatever the senders do.
         let half = clock::now() + drain_timeout / 2;
-        let left_with_systemd = self.hand_over(drain_timeout / 2);
-        let draining = if self.all_passed { HAND_OVER_MAX } else { drain_timeout };
+        let left_with_systemd = self.sockets.hand_over(&self.pool, drain_timeout / 2);
+        let draining = if self.sockets.all_passed { HAND_OVER_MAX } else { drain_timeout };
         let drained = self.pool.drain(draining.min(half.saturating_duration_since(clock::now())));
         let ending = clock::now() + ENDING_MAX;
         if let Some(udp) = &self.udp {
@@ -383,35 +354,6 @@ impl Server {
             );
         }
         log::info!("stopped: {status}");
-    }
-
-    /// Leaves the connections of senders with systemd where it keeps them for the next server: they notice nothing. Those for which there is
-    /// no room stay with the pool, to be drained. Returns how many are left.
-    fn hand_over(&self, timeout: Duration) -> usize {
-        let room = fd_store_room(&Environment::of_process());
-        if !self.is_activated || room == 0 {
-            return 0;
-        }
-        let connections = self.pool.hand_over(timeout.min(HAND_OVER_MAX), room);
-        let (mut left, mut failed) = (0, Vec::new());
-        for source in [Source::Http, Source::Tcp, Source::Unix] {
-            let Some(name) = passed::connection_name(source) else { continue };
-            let of_it = connections.iter().filter(|connection| connection.source == source);
-            let fds: Vec<BorrowedFd<'_>> = of_it.map(|connection| connection.stream.as_fd()).collect();
-            // systemd is not to drop one whose peer has gone: what that has written before is still to be read.
-            let states = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
-            match fds.chunks(FDS_PER_MESSAGE).try_for_each(|fds| sd_notify::notify_with_fds(&states, fds)) {
-                Ok(()) => left += fds.len(),
-                Err(e) => {
-                    log::warn!("cannot leave {name}s with systemd, they are drained and closed: {e}");
-                    // Those that it has already must not be read by two.
-                    notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
-                    failed.push(source);
-                }
-            }
-        }
-        self.pool.adopt(connections.into_iter().filter(|c| failed.contains(&c.source)).collect());
-        left
     }
 
     fn status(&self) -> String {
@@ -469,120 +411,4 @@ fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         log::warn!("cannot notify systemd: {e}");
     }
-}
-
-/// Serves the connections that systemd has kept, and has it forget them.
-fn adopt(pool: &Pool<Gateway>, connections: Vec<Established>) {
-    if connections.is_empty() {
-        return;
-    }
-    let count = connections.len();
-    let served = pool.adopt(connections);
-    for source in [Source::Http, Source::Tcp, Source::Unix] {
-        if let Some(name) = passed::connection_name(source) {
-            notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
-        }
-    }
-    log::info!("{served} of {count} connections that the last server has left go on");
-}
-
-/// How many descriptors systemd keeps for this service: it says so itself from version 254 on, before that the unit does.
-fn fd_store_room(environment: &Environment) -> usize {
-    let told = environment.get("NOTIFY_SOCKET").and_then(|_| environment.get("FDSTORE"));
-    told.and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
-/// The rule of `listen.http.address` for a socket that was passed.
-fn needs_tokens(exposed: Option<SocketAddr>, config: &Config) -> Result<(), String> {
-    let listen = &config.listen;
-    match exposed {
-        Some(address) if listen.http_tokens.is_empty() && !listen.http_insecure_allow_unauthenticated => {
-            Err(format!(
-                "the passed HTTP socket on {address} is reached from other machines and no token is set: set \
-                 listen.http.tokens_file, or write ListenStream=127.0.0.1:{} in its socket unit, or set \
-                 listen.http.insecure_allow_unauthenticated: true",
-                address.port()
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The sockets of a configuration, bound or passed, and not yet served.
-struct Bound {
-    endpoints: Vec<Endpoint>,
-    udp: Option<UdpSocket>,
-    tls: Option<Arc<TlsSettings>>,
-    control: Option<UnixListener>,
-    connections: Vec<Established>,
-    listening: Vec<(&'static str, String)>,
-    is_activated: bool,
-    all_passed: bool,
-    exposed: Option<SocketAddr>,
-}
-
-impl Bound {
-    /// Binds what was not passed; the error names every address that could not be had.
-    fn bind(config: &Config, passed: Assigned) -> Result<Bound, String> {
-        let mut errors = Vec::new();
-        let tls =
-            config.listen.http_tls.as_ref().map(|tls| Arc::new(TlsSettings::new(tls.identity.settings())));
-        let is_activated = passed.listeners.iter().any(|(source, _)| *source != Source::Admin);
-        let missing: Vec<_> =
-            wanted(config).into_iter().filter(|(source, ..)| !passed.has(*source)).collect();
-        let own = |(source, ..): &(Source, _, _)| !matches!(source, Source::Admin | Source::Udp);
-        let all_passed = is_activated && !missing.iter().any(own);
-        let endpoint = |(source, listener)| Endpoint { source, listener };
-        let mut bound = Bound {
-            endpoints: passed.listeners.into_iter().map(endpoint).collect(),
-            udp: passed.udp,
-            tls,
-            control: passed.control,
-            connections: passed.connections,
-            listening: passed.listening,
-            is_activated,
-            all_passed,
-            exposed: passed.exposed,
-        };
-        for (source, what, address) in missing {
-            let outcome = match source {
-                Source::Udp => listener::bind_udp(&address).map(|socket| bound.udp = Some(socket)),
-                Source::Unix => {
-                    listener::bind_unix(address.as_ref()).map(|listener| bound.add(source, listener))
-                }
-                _ => listener::bind_tcp(&address).map(|socket| bound.add(source, Listener::Tcp(socket))),
-            };
-            match outcome {
-                Ok(()) => bound.listening.push((what, address)),
-                Err(e) => errors.push(e.to_string()),
-            }
-        }
-        if let Some(tls) = &bound.tls {
-            let with_tls = |Endpoint { source, listener }| match source {
-                Source::Http => Endpoint { source, listener: listener.with_tls(Arc::clone(tls)) },
-                _ => Endpoint { source, listener },
-            };
-            bound.endpoints = bound.endpoints.into_iter().map(with_tls).collect();
-        }
-        if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
-    }
-
-    fn add(&mut self, source: Source, listener: Listener) {
-        self.endpoints.push(Endpoint { source, listener });
-    }
-}
-
-/// The listeners of a configuration: what they are called in the diagnostics, and where.
-fn wanted(config: &Config) -> Vec<(Source, &'static str, String)> {
-    let listen = &config.listen;
-    let audit = match config.vault.audit_protocol {
-        AuditProtocol::Udp => Some((Source::Udp, "UDP", config.vault.audit_address.clone())),
-        AuditProtocol::Tcp => Some((Source::Tcp, "TCP", config.vault.audit_address.clone())),
-        AuditProtocol::None => None,
-    };
-    let scheme = if listen.http_tls.is_some() { "HTTPS" } else { "HTTP" };
-    let http = listen.http_address.clone().map(|a| (Source::Http, scheme, a));
-    let unix = listen.unix_path.as_ref().map(|p| (Source::Unix, "Unix stream", p.display().to_string()));
-    let admin = listen.admin_address.clone().map(|a| (Source::Admin, "admin", a));
-    [http, audit, unix, admin].into_iter().flatten().collect()
 }

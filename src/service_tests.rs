@@ -95,8 +95,8 @@ fn bench_with(ledger: MemoryLedger, config: &Config) -> Bench {
     let at = |listener: &std::net::TcpListener| listener.local_addr().expect("bound");
     let (http_at, tcp_at) = (at(&http), at(&tcp));
     let endpoints = vec![
-        Endpoint { source: Source::Http, listener: Listener::Tcp(http) },
-        Endpoint { source: Source::Tcp, listener: Listener::Tcp(tcp) },
+        Endpoint::new(Source::Http, Listener::Tcp(http)),
+        Endpoint::new(Source::Tcp, Listener::Tcp(tcp)),
     ];
     let options = PoolOptions { threads: 3, ..PoolOptions::new(Limits::default()) };
     let pool = Pool::start(Arc::clone(&gateway), endpoints, options, &registry).expect("threads");

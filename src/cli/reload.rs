@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use super::matching::output::printable;
 use super::socket::Socket;
 use super::{FAILED, Io, WRONG, io::Format, socket};
 use crate::config::Overrides;
 use crate::control::reload::Applied;
 use crate::control::{Client, ClientError};
+use crate::text::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

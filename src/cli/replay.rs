@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::matching::input::Lines;
-use super::matching::output::printable;
 use super::matching::progress::Progress;
 use super::socket::Socket;
 use super::{FAILED, Io, OK, WRONG, bench, io::Format, matching, socket};
 use crate::clock;
 use crate::config::{Config, Overrides};
 use crate::control::{Client, ClientError};
+use crate::text::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

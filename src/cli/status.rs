@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::matching::output::printable;
 use super::{Io, OK, WRONG, io::Format, socket};
 use crate::config::Overrides;
 use crate::control::Client;
 use crate::control::status::Status;
+use crate::text::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -3,11 +3,11 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::matching::output::printable;
 use super::socket::Socket;
 use super::{FAILED, Io, OK, WRONG, io::Format, socket};
 use crate::config::Overrides;
 use crate::control::{Client, encode};
+use crate::text::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

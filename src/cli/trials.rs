@@ -9,13 +9,14 @@ use serde::Serialize;
 
 use super::matching::input::Lines;
 use super::matching::judge::{FindingKind, Judge, Verdict};
-use super::matching::output::{finding_name, printable};
+use super::matching::output::finding_name;
 use super::{FAILED, Io, OK, WRONG, say_problems, say_warnings};
 use crate::clock;
 use crate::config::{Config, Messaging, Overrides, Test, TestInput};
 use crate::rule_group::Checked;
 use crate::side_effect::Task;
 use crate::sink;
+use crate::text::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -9,12 +9,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::answer::Answer;
 use super::reload::{Applied, ReloadError};
 use super::selection::{self, Selection};
-use super::status::{self, Listening};
+use super::status;
 use super::tasks::{Changed, Filter, FilterError, State, TaskBook, TaskDetail, task_id};
 use crate::cli::judge;
 use crate::clock;
-use crate::config::Config;
-use crate::listener::{Park, Reply, Service as _};
+use crate::listener::{Listening, Park, Reply, Service as _};
 use crate::metrics::Registry;
 use crate::record::DecodeScratch;
 use crate::rules::EvalScratch;
@@ -73,9 +72,9 @@ const ROUTES: &str = "there are GET /v1/status, POST /v1/match, POST /v1/audit, 
      GET /v1/dead-letters[/ID], POST /v1/dead-letters/replay, POST /v1/dead-letters/drop and POST /v1/set-aside";
 
 impl Api {
-    /// The API over the parts of a server with this configuration.
-    pub fn new(config: &Config, parts: Parts) -> Api {
-        Api { parts, listeners: status::listeners(config), started: clock::now() }
+    /// The API over the parts of a server with these listeners.
+    pub fn new(listeners: Vec<Listening>, parts: Parts) -> Api {
+        Api { parts, listeners, started: clock::now() }
     }
 
     pub(super) fn taps(&self) -> &Arc<Taps> {

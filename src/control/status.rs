@@ -7,19 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::api::Parts;
 use super::tasks::Condition;
 use crate::clock;
-use crate::config::{AuditProtocol, Config};
 use crate::evidence::Silence;
-use crate::listener::Source;
+use crate::listener::{Listening, Source};
 use crate::metrics::{self, Family, Registry};
 use crate::rule_group::RuleGroup;
 use crate::side_effect::SinkQueue;
-
-/// A listener of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listening {
-    source: Source,
-    address: String,
-}
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,23 +105,6 @@ pub struct SinkStatus {
     pub failed: u64,
     pub waiting: u64,
     pub in_flight: u64,
-}
-
-/// The listeners of a configuration.
-pub(crate) fn listeners(config: &Config) -> Vec<Listening> {
-    let audit = match config.vault.audit_protocol {
-        AuditProtocol::Udp => Some(Source::Udp),
-        AuditProtocol::Tcp => Some(Source::Tcp),
-        AuditProtocol::None => None,
-    };
-    let listen = &config.listen;
-    let all = [
-        listen.http_address.clone().map(|address| (Source::Http, address)),
-        audit.map(|source| (source, config.vault.audit_address.clone())),
-        listen.unix_path.as_ref().map(|path| (Source::Unix, path.display().to_string())),
-        listen.admin_address.clone().map(|address| (Source::Admin, address)),
-    ];
-    all.into_iter().flatten().map(|(source, address)| Listening { source, address }).collect()
 }
 
 /// The numbers now. Takes the registry's lock for each listener.

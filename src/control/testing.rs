@@ -12,6 +12,7 @@ use super::api::{Api, Parts};
 use super::reload::ReloadError;
 use super::tasks::{Changed, Condition, Filter, Page, State, TaskBook, TaskLine, time_text};
 use crate::config::{self, Config};
+use crate::listener;
 use crate::log_file::{LogFiles, Quarantine};
 use crate::metrics::{self, Registry};
 use crate::pipeline::Pipeline;
@@ -191,7 +192,7 @@ pub(crate) fn api(dir: &Path, tasks: Option<Arc<dyn TaskBook>>) -> Api {
     let live = Live::new(Arc::new(pipeline), Vec::new(), 1 << 20, Vec::new());
     let gateway = Gateway::new(live, Arc::clone(&registry));
     Api::new(
-        &Config::default(),
+        listener::configured(&Config::default()),
         Parts {
             gateway: Arc::new(gateway),
             registry,

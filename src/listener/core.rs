@@ -17,6 +17,7 @@ use super::pool::Established;
 use super::slots::{ConnId, Inside, Phase, Slot, Slots};
 use super::socket::Listener;
 use super::taken::Taken;
+use super::tls::TlsSettings;
 use crate::clock;
 use crate::config::Limits;
 use crate::framing::http::HttpLimits;
@@ -49,9 +50,20 @@ pub(super) enum HandOver {
     AtOnce,
 }
 
+/// Connections that were given away.
+#[derive(Default)]
+struct HandedOver {
+    connections: Vec<Established>,
+    /// For so many more there is room.
+    room: usize,
+}
+
 pub(super) struct ListenerState {
     pub source: Source,
     pub listener: Mutex<Option<Listener>>,
+    /// See `Endpoint`.
+    pub tls: Option<Arc<TlsSettings>>,
+    pub is_passed: bool,
     pub counters: ListenerCounters,
     /// When to accept again after an error, in pool milliseconds; 0: accepting.
     pub resume_at_ms: AtomicU64,
@@ -124,10 +136,7 @@ pub(super) struct Core {
     pub last_input_ms: AtomicU64,
     /// A [`HandOver`].
     hands_over: AtomicU8,
-    /// Those that were.
-    handed_over: Mutex<Vec<Established>>,
-    /// At most so many are given away.
-    pub hand_over_max: AtomicUsize,
+    handed_over: Mutex<HandedOver>,
 }
 
 impl Core {
@@ -156,7 +165,6 @@ impl Core {
             last_input_ms: AtomicU64::new(0),
             hands_over: AtomicU8::new(HandOver::No as u8),
             handed_over: Mutex::default(),
-            hand_over_max: AtomicUsize::new(0),
         }
     }
 
@@ -331,7 +339,7 @@ impl Core {
     /// any more, or there is no room, and it stays.
     pub(super) fn hand_over(&self, slot: &Slot, index: u32, inside: &mut Inside) -> bool {
         let mut away = self.handed_over.lock();
-        if self.hands_over() == HandOver::No || away.len() >= self.hand_over_max.load(Ordering::SeqCst) {
+        if away.room == 0 {
             return false;
         }
         let Some(mut conn) = inside.conn.take() else { return false };
@@ -346,17 +354,22 @@ impl Core {
         self.recharge(&mut conn);
         self.listeners[conn.listener].counters.connections.add(-1);
         let Conn { stream, source, .. } = *conn;
-        away.push(Established { source, stream });
+        away.connections.push(Established { source, stream });
+        away.room -= 1;
         drop(away);
         self.free(slot, index, inside);
         true
     }
 
+    /// There is room for `max` to be given away.
+    pub(super) fn begin_hand_over(&self, max: usize) {
+        self.handed_over.lock().room = max;
+    }
+
     /// Takes what was given away; nothing is any more.
     pub(super) fn end_hand_over(&self) -> Vec<Established> {
-        let mut away = self.handed_over.lock();
         self.set_hands_over(HandOver::No);
-        std::mem::take(&mut *away)
+        std::mem::take(&mut *self.handed_over.lock()).connections
     }
 
     /// Whether there is room for one more, and a connection that may come between two frames and be given away then.
@@ -366,8 +379,7 @@ impl Core {
             let Some(inside) = slot.try_lock() else { return true };
             inside.conn.as_ref().is_some_and(|conn| conn.may_be_handed_over())
         };
-        self.handed_over.lock().len() < self.hand_over_max.load(Ordering::SeqCst)
-            && self.slots.iter().any(|(_, slot)| may(slot))
+        self.handed_over.lock().room > 0 && self.slots.iter().any(|(_, slot)| may(slot))
     }
 
     /// Ends the connection in `inside`, whose lock is held.

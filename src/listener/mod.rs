@@ -44,6 +44,7 @@ pub use socket::{Listener, SocketFile, Stream, bind_tcp, bind_unix};
 pub use tls::TlsSettings;
 pub use udp::{UdpListener, UdpOptions, bind_udp};
 
+use crate::config::{AuditProtocol, Config};
 use crate::ticket::Ticket;
 
 /// Which front door a frame or request came through.
@@ -68,6 +69,32 @@ impl Source {
             Source::Udp => "udp",
         }
     }
+}
+
+/// A listener and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// Which one.
+    pub source: Source,
+    /// `host:port` or a path; several where several sockets were passed for it.
+    pub address: String,
+}
+
+/// The listeners that a configuration asks for, in the order in which they are shown.
+pub fn configured(config: &Config) -> Vec<Listening> {
+    let audit = match config.vault.audit_protocol {
+        AuditProtocol::Udp => Some(Source::Udp),
+        AuditProtocol::Tcp => Some(Source::Tcp),
+        AuditProtocol::None => None,
+    };
+    let listen = &config.listen;
+    let all = [
+        listen.http_address.clone().map(|address| (Source::Http, address)),
+        audit.map(|source| (source, config.vault.audit_address.clone())),
+        listen.unix_path.as_ref().map(|path| (Source::Unix, path.display().to_string())),
+        listen.admin_address.clone().map(|address| (Source::Admin, address)),
+    ];
+    all.into_iter().flatten().map(|(source, address)| Listening { source, address }).collect()
 }
 
 /// The way to a connection that waits: makes the ticket that ends the waiting.

@@ -20,7 +20,7 @@ use super::serve::{Hands, accept_pending, panic_text};
 use super::slots::{ConnId, Phase};
 use super::socket::{Listener, Stream};
 use super::taken::EVENTS_PER_WAIT;
-use super::{Service, Source};
+use super::{Service, Source, TlsSettings};
 use crate::clock;
 use crate::config::Limits;
 use crate::metrics::{self, Registry};
@@ -49,6 +49,17 @@ pub struct Endpoint {
     pub source: Source,
     /// The socket.
     pub listener: Listener,
+    /// What TLS connections are begun with, where TLS is spoken; with HTTP only.
+    pub tls: Option<Arc<TlsSettings>>,
+    /// Somebody else keeps the socket open: who connects when this one is closed waits for the next server.
+    pub is_passed: bool,
+}
+
+impl Endpoint {
+    /// Of a socket of our own, without TLS.
+    pub fn new(source: Source, listener: Listener) -> Endpoint {
+        Endpoint { source, listener, tls: None, is_passed: false }
+    }
 }
 
 /// A connection of a sender, between two frames: the process before this one has served it, or the next one will.
@@ -156,7 +167,7 @@ impl<S: Service> Pool<S> {
             if endpoint.source == Source::Udp {
                 return refused("UDP is served by UdpListener");
             }
-            if endpoint.listener.tls().is_some() && !matches!(endpoint.source, Source::Http | Source::Admin) {
+            if endpoint.tls.is_some() && !matches!(endpoint.source, Source::Http | Source::Admin) {
                 return refused("TLS is spoken with HTTP only");
             }
             endpoint.listener.prepare()?;
@@ -169,6 +180,8 @@ impl<S: Service> Pool<S> {
                 source: endpoint.source,
                 counters: ListenerCounters::new(endpoint.source, registry),
                 listener: Mutex::new(Some(endpoint.listener)),
+                tls: endpoint.tls,
+                is_passed: endpoint.is_passed,
                 resume_at_ms: AtomicU64::new(0),
                 complaints: Rate::default(),
                 tls_complaints: Rate::default(),
@@ -197,9 +210,7 @@ impl<S: Service> Pool<S> {
         let serves = |Established { source, stream }| {
             let Some(listener) = core.listeners.iter().position(|l| l.source == source) else { return false };
             // What was begun without TLS does not go on with it.
-            let has_tls =
-                core.listeners[listener].listener.lock().as_ref().is_some_and(|l| l.tls().is_some());
-            !has_tls
+            core.listeners[listener].tls.is_none()
                 && stream.adopt().is_ok()
                 && core.admit(Box::new(Conn::new(stream, listener, source, None)), true).is_ok()
         };
@@ -251,7 +262,7 @@ impl<S: Service> Pool<S> {
             let mut listener = state.listener.lock();
             match listener.take() {
                 // It stays open elsewhere, and so would the watching.
-                Some(listener) if listener.is_passed() => drop(self.core.epoll.delete(&listener)),
+                Some(listener) if state.is_passed => drop(self.core.epoll.delete(&listener)),
                 Some(listener) => drop(accept_pending(&self.core, index, &listener, LAST_ACCEPTS_MAX)),
                 None => {}
             }
@@ -265,7 +276,7 @@ impl<S: Service> Pool<S> {
     pub fn hand_over(&self, timeout: Duration, max: usize) -> Vec<Established> {
         let core = &self.core;
         self.stop_accepting();
-        core.hand_over_max.store(max, Ordering::SeqCst);
+        core.begin_hand_over(max);
         for how in [HandOver::WhenRead, HandOver::AtOnce] {
             core.set_hands_over(how);
             let deadline = clock::now() + timeout / 2;

@@ -190,9 +190,8 @@ pub(super) fn accept_pending(
     for _ in 0..count_max {
         match listener.accept() {
             Ok(stream) => {
-                if let Err(refused) = core
-                    .admit(Box::new(Conn::new(stream, index, state.source, listener.tls().cloned())), false)
-                {
+                let conn = Conn::new(stream, index, state.source, state.tls.clone());
+                if let Err(refused) = core.admit(Box::new(conn), false) {
                     turn_away(core, index, &refused);
                 }
             }

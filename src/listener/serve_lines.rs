@@ -47,11 +47,7 @@ impl<S: Service> Hands<S> {
             if n == 0 {
                 return Err(self.lines_ended(core, conn));
             }
-            let scratch = std::mem::take(&mut self.scratch);
-            let used = self.feed(core, slot, id, conn, &scratch[..n]);
-            conn.input = scratch[used..n].to_vec();
-            self.scratch = scratch;
-            core.recharge(conn);
+            self.feed_read(core, slot, id, conn, n);
             if conn.parked.is_some() {
                 return Ok(Next::Parked);
             }
@@ -82,16 +78,21 @@ impl<S: Service> Hands<S> {
         let Ok(Some(n)) = conn.stream.read(&mut self.scratch[..wanted]) else {
             return Err(self.lines_ended(core, conn));
         };
-        let scratch = std::mem::take(&mut self.scratch);
-        let used = self.feed(core, slot, id, conn, &scratch[..n]);
-        conn.input = scratch[used..n].to_vec();
-        self.scratch = scratch;
-        core.recharge(conn);
+        self.feed_read(core, slot, id, conn, n);
         Ok(match newline {
             _ if conn.parked.is_some() => Next::Parked,
             Some(_) => Next::Read,
             None => Next::Again,
         })
+    }
+
+    /// [`Hands::feed`] with the `n` bytes in the read buffer; what is not used is kept with the connection.
+    fn feed_read(&mut self, core: &Arc<Core>, slot: &Slot, id: ConnId, conn: &mut Conn, n: usize) {
+        let scratch = std::mem::take(&mut self.scratch);
+        let used = self.feed(core, slot, id, conn, &scratch[..n]);
+        conn.input = scratch[used..n].to_vec();
+        self.scratch = scratch;
+        core.recharge(conn);
     }
 
     /// Hands the lines in `input` to the service until one is parked. Returns how many bytes were used.

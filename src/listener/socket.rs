@@ -7,13 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, TcpKeepalive, Type};
-
-use super::tls::TlsSettings;
 
 /// Connections that the kernel holds ready until they are accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG_CONNECTIONS: i32 = 4096;
@@ -31,23 +28,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// TCP with TLS inside, for HTTP.
-    Tls(TcpListener, Arc<TlsSettings>, Held),
     /// Unix stream socket; the file, when it is ours, goes with it.
     Unix(UnixListener, Option<SocketFile>),
-    /// TCP, held by systemd as well: who connects when this one is closed waits for the next server.
-    PassedTcp(TcpListener),
-    /// Unix stream socket, likewise. Its file is not ours.
-    PassedUnix(UnixListener),
-}
-
-/// Who else has a socket open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    /// Nobody: with the last descriptor here it is gone.
-    ByUs,
-    /// systemd: who connects later waits for the next server.
-    BySystemd,
 }
 
 /// The file of a Unix socket, unlinked when this is dropped unless another process has replaced it in the meantime.
@@ -158,7 +140,7 @@ impl Listener {
     /// Sets what accepted sockets inherit. The socket may come from elsewhere (socket activation), so this is not left to `bind_tcp`.
     pub(super) fn prepare(&self) -> io::Result<()> {
         match self {
-            Listener::Tcp(l) | Listener::Tls(l, ..) | Listener::PassedTcp(l) => {
+            Listener::Tcp(l) => {
                 l.set_nonblocking(true)?;
                 let socket = SockRef::from(l);
                 socket.set_tcp_nodelay(true)?;
@@ -169,40 +151,14 @@ impl Listener {
                 socket.set_tcp_keepalive(&keepalive)?;
                 socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
             }
-            Listener::Unix(l, _) | Listener::PassedUnix(l) => l.set_nonblocking(true),
+            Listener::Unix(l, _) => l.set_nonblocking(true),
         }
-    }
-
-    /// The same with TLS inside; of a Unix socket: itself.
-    #[must_use]
-    pub fn with_tls(self, settings: Arc<TlsSettings>) -> Listener {
-        match self {
-            Listener::Tcp(l) => Listener::Tls(l, settings, Held::ByUs),
-            Listener::PassedTcp(l) => Listener::Tls(l, settings, Held::BySystemd),
-            other => other,
-        }
-    }
-
-    /// What TLS connections are begun with, where TLS is spoken.
-    pub(super) fn tls(&self) -> Option<&Arc<TlsSettings>> {
-        match self {
-            Listener::Tls(_, settings, _) => Some(settings),
-            _ => None,
-        }
-    }
-
-    /// Somebody else keeps the socket open.
-    pub(super) fn is_passed(&self) -> bool {
-        matches!(
-            self,
-            Listener::PassedTcp(_) | Listener::PassedUnix(_) | Listener::Tls(_, _, Held::BySystemd)
-        )
     }
 
     pub(super) fn accept(&self) -> io::Result<Stream> {
         let stream = match self {
-            Listener::Tcp(l) | Listener::Tls(l, ..) | Listener::PassedTcp(l) => Stream::Tcp(l.accept()?.0),
-            Listener::Unix(l, _) | Listener::PassedUnix(l) => Stream::Unix(l.accept()?.0),
+            Listener::Tcp(l) => Stream::Tcp(l.accept()?.0),
+            Listener::Unix(l, _) => Stream::Unix(l.accept()?.0),
         };
         match &stream {
             Stream::Tcp(s) => s.set_nonblocking(true)?,
@@ -215,8 +171,8 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Listener::Tcp(l) | Listener::Tls(l, ..) | Listener::PassedTcp(l) => l.as_fd(),
-            Listener::Unix(l, _) | Listener::PassedUnix(l) => l.as_fd(),
+            Listener::Tcp(l) => l.as_fd(),
+            Listener::Unix(l, _) => l.as_fd(),
         }
     }
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::LogFile;
+use crate::text::needs_escape;
 
 /// The [`LogFile`] that takes raw frames, one JSON object on a line for each ([`Quarantine::entry`]):
 ///
@@ -66,14 +67,12 @@ impl Quarantine {
 
 /// The same JSON with escapes for what JSON does not ask to be escaped and yet changes what a terminal shows: somebody will look at it there.
 fn tamed(json: String) -> String {
-    let is_wild =
-        |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !json.contains(is_wild) {
+    if !json.contains(needs_escape) {
         return json;
     }
     let mut out = String::with_capacity(json.len() + json.len() / 8);
     for c in json.chars() {
-        if is_wild(c) {
+        if needs_escape(c) {
             out.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             out.push(c);

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::control::reload::ReloadError;
 use crate::control::tasks::TaskBook;
 use crate::control::{self, Api, Bound, Control, OpenBook, Parts, Reload};
+use crate::listener::Listening;
 use crate::metrics::Registry;
 use crate::service::Gateway;
 use crate::signal::{Event, Signals};
@@ -57,8 +58,13 @@ pub(super) fn reload(gateway: &Arc<Gateway>, signals: &Signals) -> Reload {
 }
 
 /// Serves the control API.
-pub(super) fn start(config: &Config, bound: Bound, parts: Parts) -> Result<Control, ServeError> {
-    let api = Arc::new(Api::new(config, parts));
+pub(super) fn start(
+    config: &Config,
+    bound: Bound,
+    listening: Vec<Listening>,
+    parts: Parts,
+) -> Result<Control, ServeError> {
+    let api = Arc::new(Api::new(listening, parts));
     Control::start(bound, api, config.limits.record_bytes_max)
         .map_err(|e| ServeError::Runtime(format!("cannot start the control API: {e}")))
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use listenfd::ListenFd;
 use socket2::{Domain, Socket, Type};
 
+use super::sockets::called;
 use crate::config::{AuditProtocol, Config, Environment};
 use crate::listener::{Established, Listener, Source, Stream};
 
@@ -72,16 +73,20 @@ impl Role {
         }
     }
 
-    fn label(self, config: &Config) -> &'static str {
+    /// Its listener; none for the control API.
+    fn source(self) -> Option<Source> {
         match self {
-            Role::Http if config.listen.http_tls.is_some() => "HTTPS",
-            Role::Http => "HTTP",
-            Role::Admin => "admin",
-            Role::Tcp => "TCP",
-            Role::Udp => "UDP",
-            Role::Unix => "Unix stream",
-            Role::Control => "control API",
+            Role::Http => Some(Source::Http),
+            Role::Admin => Some(Source::Admin),
+            Role::Tcp => Some(Source::Tcp),
+            Role::Udp => Some(Source::Udp),
+            Role::Unix => Some(Source::Unix),
+            Role::Control => None,
         }
+    }
+
+    fn label(self, config: &Config) -> &'static str {
+        self.source().map_or("control API", |source| called(source, config))
     }
 }
 
@@ -289,38 +294,13 @@ pub(super) struct Assigned {
     pub(super) udp: Option<UdpSocket>,
     pub(super) control: Option<UnixListener>,
     pub(super) connections: Vec<Established>,
-    /// What each is and where, for the diagnostics.
-    pub(super) listening: Vec<(&'static str, String)>,
-    /// The addresses that count.
-    addresses: Vec<(Role, String)>,
+    /// Where each is.
+    pub(super) addresses: Vec<(Source, String)>,
     /// An HTTP listener that other machines reach.
     pub(super) exposed: Option<SocketAddr>,
 }
 
 impl Assigned {
-    /// The configuration with the addresses that count, for those who show them.
-    pub(super) fn shown_in(&self, config: &Config) -> Config {
-        let mut shown = config.clone();
-        for (role, address) in &self.addresses {
-            match role {
-                Role::Http => shown.listen.http_address = Some(address.clone()),
-                Role::Admin => shown.listen.admin_address = Some(address.clone()),
-                Role::Tcp | Role::Udp => shown.vault.audit_address.clone_from(address),
-                Role::Unix => shown.listen.unix_path = Some(PathBuf::from(address)),
-                Role::Control => {}
-            }
-        }
-        shown
-    }
-
-    /// Whether there is a listener of this kind already.
-    pub(super) fn has(&self, source: Source) -> bool {
-        match source {
-            Source::Udp => self.udp.is_some(),
-            source => self.listeners.iter().any(|(of, _)| *of == source),
-        }
-    }
-
     fn put(&mut self, role: Role, traits: &Traits, socket: Socket, config: &Config) -> Result<(), String> {
         let twice =
             (role == Role::Udp && self.udp.is_some()) || (role == Role::Control && self.control.is_some());
@@ -341,22 +321,17 @@ impl Assigned {
         {
             self.exposed = Some(*address);
         }
-        let tcp = |socket: Socket| Listener::PassedTcp(TcpListener::from(socket));
-        match role {
-            Role::Http => self.listeners.push((Source::Http, tcp(socket))),
-            Role::Admin => self.listeners.push((Source::Admin, tcp(socket))),
-            Role::Tcp => self.listeners.push((Source::Tcp, tcp(socket))),
-            Role::Unix => {
-                self.listeners.push((Source::Unix, Listener::PassedUnix(UnixListener::from(socket))));
+        match (role, role.source()) {
+            (_, None) => self.control = Some(UnixListener::from(socket)),
+            (Role::Udp, _) => self.udp = Some(UdpSocket::from(socket)),
+            (Role::Unix, Some(source)) => {
+                // Its file is not ours.
+                self.listeners.push((source, Listener::Unix(UnixListener::from(socket), None)));
             }
-            Role::Udp => self.udp = Some(UdpSocket::from(socket)),
-            Role::Control => self.control = Some(UnixListener::from(socket)),
+            (_, Some(source)) => self.listeners.push((source, Listener::Tcp(TcpListener::from(socket)))),
         }
         // The control socket says so itself.
-        if role != Role::Control {
-            self.addresses.push((role, address.clone()));
-            self.listening.push((role.label(config), format!("{address} (passed)")));
-        }
+        self.addresses.extend(role.source().map(|source| (source, address)));
         Ok(())
     }
 }

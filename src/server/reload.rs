@@ -74,7 +74,7 @@ impl Server {
             return Err(ReloadError::Failed(what));
         }
         let Checked { mut loaded, compiled } = read().map_err(|problems| refused(&problems))?;
-        super::needs_tokens(self.exposed, &loaded.config)
+        super::needs_tokens(self.sockets.exposed, &loaded.config)
             .map_err(|problem| ReloadError::Refused(vec![problem]))?;
         let Difference { config, changed, restart } = difference::between(&self.config, &loaded.config);
         loaded.config = config;
@@ -120,7 +120,7 @@ impl Server {
     /// tickets that it has sealed stay good.
     fn exchange_certificate(&self, config: &Config) {
         let running = self.config.listen.http_tls.as_ref().map(|tls| &tls.identity);
-        if let (Some(settings), Some(tls)) = (&self.tls, &config.listen.http_tls)
+        if let (Some(settings), Some(tls)) = (&self.sockets.tls, &config.listen.http_tls)
             && running != Some(&tls.identity)
         {
             settings.exchange(tls.identity.settings());

@@ -6,6 +6,7 @@ use super::overview::{ConditionRow, Readings};
 use crate::control::status::SinkStatus;
 use crate::metrics;
 use crate::side_effect::SinkQueue;
+use crate::text::grouped;
 
 /// From this share on, a bounded thing is called nearly full.
 pub(super) const NEARLY_FULL: f64 = 0.8;
@@ -185,7 +186,7 @@ fn count(n: u64, one: &str, many: &str, say: &mut dyn FnMut(String)) {
     match n {
         0 => {}
         1 => say(format!("1 {one}")),
-        _ => say(format!("{} {many}", super::render::count(n))),
+        _ => say(format!("{} {many}", grouped(n))),
     }
 }
 

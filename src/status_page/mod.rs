@@ -21,8 +21,8 @@ use std::time::Instant;
 
 use crate::clock;
 use crate::config::Config;
-use crate::control::status::{self, Listening};
 use crate::evidence::Silence;
+use crate::listener::Listening;
 use crate::listener::http::Response;
 use crate::metrics::Registry;
 use crate::pipeline::Pipeline;
@@ -64,13 +64,9 @@ pub(crate) struct Look<'a> {
 }
 
 impl StatusPage {
-    /// The page of a server that starts now with this configuration.
-    pub fn new(config: &Config) -> StatusPage {
-        StatusPage {
-            listeners: status::listeners(config),
-            started: clock::now(),
-            is_durable: config.side_effects.durable.enabled,
-        }
+    /// The page of a server that starts now with this configuration and these listeners.
+    pub fn new(config: &Config, listeners: Vec<Listening>) -> StatusPage {
+        StatusPage { listeners, started: clock::now(), is_durable: config.side_effects.durable.enabled }
     }
 
     /// The answer to GET for `path`; `None` when it is no part of the page. `look` is asked where numbers are needed. Does not block.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::overview::Overview;
+use crate::text::grouped;
 
 /// The frame; the comments in it are replaced.
 const PAGE: &str = include_str!("page.html");
@@ -56,7 +57,7 @@ impl Form {
         match self {
             _ if value.is_null() => "–".to_owned(),
             Form::Name | Form::Text => value.as_str().unwrap_or_default().to_owned(),
-            Form::Count => value.as_i64().map_or_else(String::new, |n| count(n.unsigned_abs())),
+            Form::Count => value.as_i64().map_or_else(String::new, |n| grouped(n.unsigned_abs())),
             Form::Bytes => bytes(number.unwrap_or(0)),
             Form::Seconds => seconds(number.unwrap_or(0)),
             Form::Share => format!("{} %", (value.as_f64().unwrap_or(0.0) * 100.0).floor()),
@@ -286,7 +287,7 @@ fn table(table: &Table, rows: &Value, out: &mut String) {
     }
     out.push_str("</tr></thead><tbody>");
     rows.iter().for_each(|values| row(columns, values, out));
-    let more = more.as_u64().filter(|more| *more > 0).map(|more| format!("and {} more", count(more)));
+    let more = more.as_u64().filter(|more| *more > 0).map(|more| format!("and {} more", grouped(more)));
     let _ = write!(
         out,
         "</tbody></table></div><p class=\"more\" data-rows=\"{what}\">{}</p>",
@@ -328,19 +329,6 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-/// `1,234,567`.
-pub(super) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// `1.4 MiB`, cut and not rounded.
 fn bytes(n: u64) -> String {
     let mut value = n as f64;
@@ -372,14 +360,14 @@ fn rules(list: &Value) -> String {
         match rule["errors"].as_u64().unwrap_or(0) {
             0 => number.to_string(),
             1 => format!("{number} (once)"),
-            errors => format!("{number} ({} times)", count(errors)),
+            errors => format!("{number} ({} times)", grouped(errors)),
         }
     };
     let some: Vec<String> = list["some"].as_array().into_iter().flatten().map(one).collect();
     match (some.is_empty(), list["more"].as_u64().unwrap_or(0)) {
         (true, _) => "–".to_owned(),
         (false, 0) => some.join(", "),
-        (false, more) => format!("{} and {} more", some.join(", "), count(more)),
+        (false, more) => format!("{} and {} more", some.join(", "), grouped(more)),
     }
 }
 

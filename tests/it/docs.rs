@@ -46,6 +46,18 @@ pub(crate) fn help(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// The commands that a help lists.
+pub(crate) fn commands(help: &str) -> Vec<String> {
+    help.lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| !line.trim().is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .filter(|command| command != "help")
+        .collect()
+}
+
 /// The words of a text as a shell would see them, near enough for flags and names.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || "\"'`,;()[]{}=|<>".contains(c)).filter(|w| !w.is_empty())
@@ -97,14 +109,7 @@ fn the_table_of_metrics_in_the_readme_is_the_programs() {
 #[test]
 fn every_command_and_flag_of_the_readme_exists() {
     let top = help(&[]);
-    let commands: BTreeSet<&str> = top
-        .lines()
-        .skip_while(|line| !line.starts_with("Commands:"))
-        .skip(1)
-        .take_while(|line| !line.trim().is_empty())
-        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
+    let commands: BTreeSet<String> = commands(&top).into_iter().collect();
     assert!(commands.contains("serve") && commands.contains("match"), "the commands of {top}");
     let mut checked = 0;
     let shell: Vec<String> =

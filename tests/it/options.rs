@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_yaml::Value;
 use vault_audit_filter::config::KEYS;
 
-use crate::docs::{file, help};
+use crate::docs::{commands, file, help};
 
 /// The rows of README.md's tables whose first cell is a key, below the heading.
 fn rows(heading: &str) -> Vec<String> {
@@ -106,21 +106,10 @@ fn flags(command: &[&str], wanted: impl Fn(&str) -> bool) -> Vec<Flag> {
 }
 
 /// The commands of the program, those of `queue` with it.
-fn commands() -> Vec<Vec<String>> {
-    let names = |of: &[&str]| -> Vec<String> {
-        let text = help(of);
-        let listed =
-            text.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-        let name = |line: &str| line.split_whitespace().next().unwrap_or("").to_owned();
-        listed
-            .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
-            .map(name)
-            .filter(|n| n != "help")
-            .collect()
-    };
+fn all_commands() -> Vec<Vec<String>> {
     let mut all = Vec::new();
-    for command in names(&[]) {
-        let below = names(&[&command]);
+    for command in commands(&help(&[])) {
+        let below = commands(&help(&[&command]));
         if below.is_empty() {
             all.push(vec![command]);
         } else {
@@ -138,7 +127,7 @@ fn the_table_of_options_in_the_readme_is_the_programs() {
     };
     let mut wanted: Vec<String> =
         flags(&[], |heading| !heading.starts_with("Examples")).iter().map(|flag| row("all", flag)).collect();
-    for command in commands() {
+    for command in all_commands() {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let own = flags(&words, |heading| heading == "Options:");
         wanted.extend(own.iter().map(|flag| row(&format!("`{}`", command.join(" ")), flag)));

@@ -232,22 +232,28 @@ fn large_bodies_pipelined_and_packed_ones_come_in_whole() {
     wait_until("nothing is held", || daemon.metric("buffered_bytes") == 0.0);
 }
 
+/// So many senders at once, each with a connection of its own over which it sends `each` records, and then `last`.
+fn send_from_many(port: u16, senders: usize, each: usize, last: impl Fn(usize, &mut Client<Tls>) + Sync) {
+    std::thread::scope(|scope| {
+        for sender in 0..senders {
+            let last = &last;
+            scope.spawn(move || {
+                let mut client = connect(port);
+                for n in 0..each {
+                    post(&mut client, &entry(&format!("s{sender}-{n}"), "update", "a"));
+                }
+                last(sender, &mut client);
+            });
+        }
+    });
+}
+
 #[test]
 fn many_senders_at_once_are_all_acked() {
     const SENDERS: usize = 16;
     const EACH: usize = 100;
     let daemon = start("");
-    std::thread::scope(|scope| {
-        for sender in 0..SENDERS {
-            let port = daemon.http();
-            scope.spawn(move || {
-                let mut client = connect(port);
-                for n in 0..EACH {
-                    post(&mut client, &entry(&format!("s{sender}-{n}"), "update", "a"));
-                }
-            });
-        }
-    });
+    send_from_many(daemon.http(), SENDERS, EACH, |_, _| {});
     let lines: std::collections::BTreeSet<String> = daemon.lines("everything.log").into_iter().collect();
     assert_eq!((lines.len(), daemon.lines("everything.log").len()), (SENDERS * EACH, SENDERS * EACH));
     daemon.wait_received(SENDERS * EACH);
@@ -271,25 +277,14 @@ rule_groups:
 "
     ))
     .start();
-    std::thread::scope(|scope| {
-        for sender in 0..SENDERS {
-            let port = daemon.http();
-            scope.spawn(move || {
-                let mut client = connect(port);
-                for n in 0..EACH {
-                    post(&mut client, &entry(&format!("s{sender}-{n}"), "update", "a"));
-                }
-                // A reply that is parked while the next request is there already.
-                let record = entry(&format!("s{sender}-pair"), "update", "a");
-                let request = format!(
-                    "POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{record}",
-                    record.len()
-                );
-                client.send_raw(request.repeat(2).as_bytes()).expect("sent");
-                for _ in 0..2 {
-                    assert_eq!(client.read_answer().expect("an answer").status, 204);
-                }
-            });
+    send_from_many(daemon.http(), SENDERS, EACH, |sender, client| {
+        // A reply that is parked while the next request is there already.
+        let record = entry(&format!("s{sender}-pair"), "update", "a");
+        let request =
+            format!("POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{record}", record.len());
+        client.send_raw(request.repeat(2).as_bytes()).expect("sent");
+        for _ in 0..2 {
+            assert_eq!(client.read_answer().expect("an answer").status, 204);
         }
     });
     wait_until("all are delivered", || sink.count() >= SENDERS * (EACH + 2));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use crate::docs;
 use crate::harness::{PROGRAM, run_program};
 use crate::support::{TempDir, left_out};
 
@@ -157,7 +158,7 @@ fn every_command_has_a_page_with_all_that_its_help_has() {
         .collect();
     names.sort();
     let top = run_program(&["--help"], b"").stdout;
-    let commands = commands(&top);
+    let commands = docs::commands(&top);
     assert!(names.len() > commands.len() && commands.len() >= 12, "{names:?} for {commands:?}");
     for command in &commands {
         assert!(names.contains(&format!("vault-audit-filter-{command}.1")), "{command} in {names:?}");
@@ -175,7 +176,7 @@ fn every_command_has_a_page_with_all_that_its_help_has() {
         for word in words(&help.stdout).iter().filter(|word| word.starts_with("--") && word.len() > 2) {
             assert!(has.contains(word) || *word == "--help", "{name} lacks {word}");
         }
-        for word in self::commands(&help.stdout) {
+        for word in docs::commands(&help.stdout) {
             assert!(has.iter().any(|has| has.ends_with(&word)), "{name} lacks the command {word}");
         }
         let printed = run_program(
@@ -190,18 +191,6 @@ fn every_command_has_a_page_with_all_that_its_help_has() {
     assert!(unknown.stderr.contains("no command \"nonsense\""), "{}", unknown.stderr);
     let nowhere = run_program(&["man", "--dir", "/no/such/place"], b"");
     assert_eq!(nowhere.status.code(), Some(1));
-}
-
-/// The commands that a help lists.
-fn commands(help: &str) -> Vec<String> {
-    help.lines()
-        .skip_while(|line| !line.starts_with("Commands:"))
-        .skip(1)
-        .take_while(|line| !line.trim().is_empty())
-        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
-        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
-        .filter(|command| command != "help")
-        .collect()
 }
 
 /// The command that the words of a page's name stand for: one word, or a command and its sub-command.

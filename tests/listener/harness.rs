@@ -229,8 +229,8 @@ pub fn server_with(options: PoolOptions) -> Server {
     let (http, tcp): (TcpListener, TcpListener) = (bind(), bind());
     let addresses = (http.local_addr().unwrap(), tcp.local_addr().unwrap());
     let endpoints = vec![
-        Endpoint { source: Source::Http, listener: Listener::Tcp(http) },
-        Endpoint { source: Source::Tcp, listener: Listener::Tcp(tcp) },
+        Endpoint::new(Source::Http, Listener::Tcp(http)),
+        Endpoint::new(Source::Tcp, Listener::Tcp(tcp)),
     ];
     let service = Arc::new(Recorder::default());
     let registry = Registry::new();

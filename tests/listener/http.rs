@@ -226,7 +226,7 @@ fn http_over_a_unix_socket() {
     let path = folder.path().join("s");
     let service = Arc::new(Recorder::default());
     let registry = Registry::new();
-    let endpoint = Endpoint { source: Source::Admin, listener: bind_unix(&path).unwrap() };
+    let endpoint = Endpoint::new(Source::Admin, bind_unix(&path).unwrap());
     let pool = Pool::start(Arc::clone(&service), vec![endpoint], options(limits()), &registry).unwrap();
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.write_all(&post("/v1/audit", b"{}")).unwrap();

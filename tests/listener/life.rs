@@ -289,7 +289,7 @@ fn binding_says_what_is_wrong_and_what_to_do() {
         assert!(words.iter().all(|w| text.contains(w)), "{text}");
     }
     let service = Arc::new(Recorder::default());
-    let endpoint = Endpoint { source: Source::Udp, listener: Listener::Tcp(taken) };
+    let endpoint = Endpoint::new(Source::Udp, Listener::Tcp(taken));
     let refused = Pool::start(service, vec![endpoint], options(limits()), &Registry::new());
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
 }

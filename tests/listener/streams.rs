@@ -225,7 +225,7 @@ fn unix_streams() {
     let path = folder.path().join("audit.sock");
     let service = Arc::new(Recorder::default());
     let registry = Registry::new();
-    let endpoint = Endpoint { source: Source::Unix, listener: bind_unix(&path).unwrap() };
+    let endpoint = Endpoint::new(Source::Unix, bind_unix(&path).unwrap());
     let pool = Pool::start(Arc::clone(&service), vec![endpoint], options(limits()), &registry).unwrap();
     let mut sender = UnixStream::connect(&path).unwrap();
     sender.write_all(b"one\ntwo\nthr").unwrap();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::chart;
 use super::report::{Report, per_second};
+use crate::text::grouped;
 
 /// The percentiles that are told.
 const PERCENTILES: [(f64, &str); 5] =
@@ -18,19 +19,6 @@ pub(super) fn shown(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
         .collect()
-}
-
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Nanoseconds in the unit that suits them, with three digits.

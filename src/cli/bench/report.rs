@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Looks;
 use crate::load::{self, Comparison, Outcome, Target, Usage};
+use crate::text::grouped;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -122,7 +123,7 @@ impl Report {
             notes.push("ended early by a signal".to_owned());
         }
         if outcome.unsent > 0 {
-            let unsent = super::output::grouped(outcome.unsent);
+            let unsent = grouped(outcome.unsent);
             notes.push(format!(
                 "the rate was not reached: {unsent} records were due and could not be sent; the latencies are without them"
             ));
@@ -148,12 +149,12 @@ impl Report {
             Ok(compared) if compared.surplus > 0 => notes.push(format!(
                 "the receiver has counted {} more than were {}: somebody else sends too, or requests whose answer was \
                  not seen; losses may hide behind that",
-                super::output::grouped(compared.surplus),
+                grouped(compared.surplus),
                 if self.asked.is_answered { "acked" } else { "sent" },
             )),
             Ok(compared) if compared.kernel_drops > 0 => notes.push(format!(
                 "the kernel dropped {} datagrams: a larger net.core.rmem_max lets the receiver have a larger buffer",
-                super::output::grouped(compared.kernel_drops)
+                grouped(compared.kernel_drops)
             )),
             Ok(_) => {}
         }

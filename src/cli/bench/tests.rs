@@ -13,6 +13,7 @@ use super::chart::Row;
 use super::report::Asked;
 use super::*;
 use crate::load::{Books, Comparison};
+use crate::text::grouped;
 use crate::threads;
 
 /// A command line of nothing but `bench`.
@@ -303,7 +304,7 @@ fn only_a_run_without_any_fault_is_clean() {
 #[test]
 fn numbers_are_written_for_people() {
     for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-        assert_eq!(output::grouped(number), text);
+        assert_eq!(grouped(number), text);
     }
     for (ns, text) in [
         (0, "0 ns"),

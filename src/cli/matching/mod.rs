@@ -19,6 +19,7 @@ use self::progress::Progress;
 use super::{FAILED, Io, OK, WRONG, io::Format, say_problems, say_warnings};
 use crate::clock;
 use crate::config::{self, Config, Overrides};
+use crate::text::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -186,7 +187,7 @@ impl Run<'_> {
         let bytes = self.progress.read.clone();
         let name =
             if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
-        let name = output::printable(&name);
+        let name = printable(&name);
         let read = {
             let Io { input, out, err, .. } = io;
             let lines = if path == Path::new("-") {

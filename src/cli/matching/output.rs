@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::Totals;
 use super::judge::{Finding, FindingKind, Judge, Verdict};
+use crate::text::printable;
 
 /// Prints records and, when asked, why they were taken.
 pub(super) struct Printer {
@@ -146,13 +147,4 @@ pub(super) fn finding_json<'a>(
 /// Lines after the first stand below it.
 pub(super) fn indented(text: &str) -> String {
     text.replace('\n', "\n    ")
-}
-
-/// The text without control characters and direction overrides, which could rewrite a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if hidden(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

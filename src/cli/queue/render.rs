@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::matching::output::printable;
 use crate::control::tasks::{State, TaskDetail, TaskLine};
+use crate::text::printable;
 
 /// Widest column of free text, in characters.
 const TEXT_CHARS_MAX: usize = 60;
