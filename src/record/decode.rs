@@ -6,8 +6,12 @@
 
 use std::fmt;
 
-use super::scan::{self, Fault, Quotes, UNEXPECTED_END};
-use super::tree::{NOBODY, NodeId, Tree};
+use super::found::{Found, Notes};
+use super::quick::{self, Walked};
+use super::quotes::Quotes;
+use super::scan::{self, Fault};
+use super::tree::Tree;
+use super::walk::{Open, Walk};
 use super::{RawStr, Slot, SlotId};
 
 /// How deep objects and arrays may nest; the limit of Go's `encoding/json`, so that what the senders could write can be read.
@@ -115,40 +119,6 @@ impl From<Fault> for DecodeError {
     }
 }
 
-/// A field's state in the record at hand; offsets into the frame, or into the arena for [`Found::Unescaped`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Unreached,
-    Misplaced,
-    Absent,
-    Null,
-    Bool(bool),
-    Number(usize, usize),
-    Str(usize, usize),
-    Escaped(usize, usize),
-    Unescaped(usize, usize),
-    Json(usize, usize),
-}
-
-/// An object or array that is open.
-#[derive(Debug, Clone, Copy)]
-struct Open {
-    /// Who wants it or something in it.
-    node: NodeId,
-    kind: Kind,
-    start: usize,
-    /// The node's filter, if it is an object; see [`Tree::find`].
-    filter: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Around the outermost object.
-    None,
-    Object,
-    Array,
-}
-
 /// Memory for decoding one record after another. One per thread; it holds no part of a record once the next one is decoded.
 ///
 /// Once it has grown to the usual record, decoding allocates nothing. What a giant record made it grow beyond 256 KiB of unescaped text
@@ -182,7 +152,8 @@ impl DecodeScratch {
 /// A decoded audit entry: its bytes and the wanted fields.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'s> {
-    frame: &'s str,
+    /// Valid UTF-8.
+    frame: &'s [u8],
     start: usize,
     end: usize,
     found: &'s [Found],
@@ -192,11 +163,6 @@ pub struct Record<'s> {
 impl<'s> Record<'s> {
     /// The record as it came, without whitespace around it.
     pub fn bytes(&self) -> &'s [u8] {
-        self.text().as_bytes()
-    }
-
-    /// [`Record::bytes`] as text.
-    pub fn text(&self) -> &'s str {
         cut(self.frame, self.start, self.end)
     }
 
@@ -210,10 +176,12 @@ impl<'s> Record<'s> {
             Found::Absent => Slot::Absent,
             Found::Null => Slot::Null,
             Found::Bool(value) => Slot::Bool(value),
-            Found::Number(start, end) => Slot::Number(cut(self.frame, start, end)),
-            Found::Str(start, end) | Found::Escaped(start, end) => Slot::Str(cut(self.frame, start, end)),
-            Found::Unescaped(start, end) => Slot::Str(cut(self.arena, start, end)),
-            Found::Json(start, end) => Slot::Json(cut(self.frame, start, end).as_bytes()),
+            Found::Number(start, end) => Slot::Number(text(cut(self.frame, start, end))),
+            Found::Str(start, end) | Found::Escaped(start, end) => {
+                Slot::Str(text(cut(self.frame, start, end)))
+            }
+            Found::Unescaped(start, end) => Slot::Str(self.arena.get(start..end).unwrap_or_default()),
+            Found::Json(start, end) => Slot::Json(cut(self.frame, start, end)),
         }
     }
 
@@ -236,17 +204,23 @@ impl<'s> Record<'s> {
     pub(crate) fn text_of(&self, slot: SlotId) -> Option<&'s [u8]> {
         let (text, start, end) = match self.found.get(slot.0 as usize) {
             Some(Found::Str(start, end) | Found::Escaped(start, end)) => (self.frame, *start, *end),
-            Some(Found::Unescaped(start, end)) => (self.arena, *start, *end),
+            Some(Found::Unescaped(start, end)) => (self.arena.as_bytes(), *start, *end),
             None | Some(Found::Absent | Found::Unreached | Found::Null) => return Some(b""),
             Some(Found::Misplaced | Found::Bool(_) | Found::Number(..) | Found::Json(..)) => return None,
         };
-        Some(text.as_bytes().get(start..end).unwrap_or_default())
+        Some(cut(text, start, end))
     }
 }
 
-/// Offsets come from the scanner and lie at character boundaries.
-fn cut(text: &str, start: usize, end: usize) -> &str {
-    text.get(start..end).unwrap_or_default()
+/// Offsets come from a walk and lie within the frame.
+#[inline(always)]
+fn cut(frame: &[u8], start: usize, end: usize) -> &[u8] {
+    frame.get(start..end).unwrap_or_default()
+}
+
+/// A part of a frame that was checked, from one character's start to another's.
+fn text(part: &[u8]) -> &str {
+    std::str::from_utf8(part).unwrap_or_default()
 }
 
 /// Extracts what a [`FieldPlan`](super::FieldPlan) asked for. Immutable; share it between threads.
@@ -271,26 +245,46 @@ impl Decoder {
         frame: &'s [u8],
         scratch: &'s mut DecodeScratch,
     ) -> Result<Record<'s>, DecodeError> {
+        let plain = scan::trim_whitespace_end(frame);
+        match self.quickly(plain, scratch) {
+            Some(Walked { is_ascii, has_escapes }) => {
+                if !is_ascii {
+                    check_utf8(frame)?;
+                }
+                Ok(self.record(frame, (0, plain.len()), has_escapes, scratch))
+            }
+            None => self.carefully(frame, scratch),
+        }
+    }
+
+    /// [`Decoder::decode`] of a frame as senders write it, without whitespace behind it; [`quick::walk`].
+    pub(super) fn quickly(&self, plain: &[u8], scratch: &mut DecodeScratch) -> Option<Walked> {
         scratch.reset(self.tree.len());
-        let text = match std::str::from_utf8(frame) {
-            Ok(text) => text,
-            Err(error) => return Err(DecodeError::NotUtf8 { offset: error.valid_up_to() }),
-        };
+        quick::walk(plain, Notes { tree: &self.tree, found: &mut scratch.found })
+    }
+
+    /// [`Decoder::decode`] of any frame.
+    pub(super) fn carefully<'s>(
+        &self,
+        frame: &'s [u8],
+        scratch: &'s mut DecodeScratch,
+    ) -> Result<Record<'s>, DecodeError> {
+        scratch.reset(self.tree.len());
+        check_utf8(frame)?;
         let start = scan::skip_whitespace(frame, 0);
         match frame.get(start) {
             Some(b'{') => {}
             Some(_) => {
                 return Err(DecodeError::NotObject {
-                    looks_like: looks_like(text.get(start..).unwrap_or_default()),
+                    looks_like: looks_like(text(cut(frame, start, frame.len()))),
                 });
             }
             None => return Err(DecodeError::Empty),
         }
         let end = Walk {
-            tree: &self.tree,
+            notes: Notes { tree: &self.tree, found: &mut scratch.found },
             text: frame,
             quotes: Quotes::new(frame),
-            found: &mut scratch.found,
             open: &mut scratch.open,
         }
         .run(start)?;
@@ -298,16 +292,35 @@ impl Decoder {
         if rest < frame.len() {
             return Err(DecodeError::TrailingData { offset: rest });
         }
-        for found in scratch.found.iter_mut().take(self.slots as usize) {
-            if let Found::Escaped(from, to) = *found {
-                let before = scratch.arena.len();
-                RawStr::new(cut(text, from, to).as_bytes()).unescape_into(&mut scratch.arena);
-                *found = Found::Unescaped(before, scratch.arena.len());
+        Ok(self.record(frame, (start, end), true, scratch))
+    }
+
+    /// What was found in the frame, unescaped.
+    fn record<'s>(
+        &self,
+        frame: &'s [u8],
+        (start, end): (usize, usize),
+        has_escapes: bool,
+        scratch: &'s mut DecodeScratch,
+    ) -> Record<'s> {
+        let found = scratch.found.get_mut(..self.slots as usize).unwrap_or_default();
+        if has_escapes {
+            for found in found.iter_mut() {
+                if let Found::Escaped(from, to) = *found {
+                    let before = scratch.arena.len();
+                    RawStr::new(cut(frame, from, to)).unescape_into(&mut scratch.arena);
+                    *found = Found::Unescaped(before, scratch.arena.len());
+                }
             }
         }
-        let found = scratch.found.get(..self.slots as usize).unwrap_or_default();
-        Ok(Record { frame: text, start, end, found, arena: &scratch.arena })
+        Record { frame, start, end, found, arena: &scratch.arena }
     }
+}
+
+/// The whole frame is checked before anything else is.
+fn check_utf8(frame: &[u8]) -> Result<(), DecodeError> {
+    let checked = std::str::from_utf8(frame);
+    checked.map(drop).map_err(|error| DecodeError::NotUtf8 { offset: error.valid_up_to() })
 }
 
 /// What the text of a frame that starts with no object looks like.
@@ -323,203 +336,5 @@ fn looks_like(text: &str) -> LooksLike {
         LooksLike::Prefixed
     } else {
         LooksLike::Unknown
-    }
-}
-
-/// The walk over one text.
-struct Walk<'a> {
-    tree: &'a Tree,
-    text: &'a [u8],
-    /// The quotation marks ahead; every string that is read must pass its own.
-    quotes: Quotes<'a>,
-    found: &'a mut [Found],
-    /// The containers around the one at hand.
-    open: &'a mut Vec<Open>,
-}
-
-impl Walk<'_> {
-    /// Walks over the object that starts at `at`; the index behind it.
-    ///
-    /// Whitespace is looked for only where a byte is none of those that may stand there: the senders write none.
-    fn run(&mut self, mut at: usize) -> Result<usize, DecodeError> {
-        let text = self.text;
-        let mut inner = Open { node: NOBODY, kind: Kind::None, start: at, filter: 0 };
-        loop {
-            let node = match inner.kind {
-                Kind::Object => {
-                    let (node, value) = self.key(&inner, at)?;
-                    at = value;
-                    node
-                }
-                Kind::Array => NOBODY,
-                Kind::None => self.tree.root(),
-            };
-            if text.get(at).is_some_and(|byte| *byte <= b' ') {
-                at = scan::skip_whitespace(text, at);
-            }
-            match text.get(at) {
-                Some(b'"') => at = self.string(node, at + 1)?,
-                Some(b'{') => {
-                    self.enter(node, &mut inner, Kind::Object, at)?;
-                    at = scan::skip_whitespace(text, at + 1);
-                    if text.get(at) != Some(&b'}') {
-                        continue;
-                    }
-                }
-                Some(b'[') => {
-                    self.enter(node, &mut inner, Kind::Array, at)?;
-                    at = scan::skip_whitespace(text, at + 1);
-                    if text.get(at) != Some(&b']') {
-                        continue;
-                    }
-                }
-                _ => at = self.scalar(node, at)?,
-            }
-            loop {
-                match (text.get(at), inner.kind) {
-                    (Some(b','), Kind::Object | Kind::Array) => {
-                        at += 1;
-                        break;
-                    }
-                    (Some(b'}'), Kind::Object) | (Some(b']'), Kind::Array) => {
-                        at += 1;
-                        self.note(inner.node, Found::Json(inner.start, at));
-                        match self.open.pop() {
-                            Some(outer) if outer.kind != Kind::None => inner = outer,
-                            _ => return Ok(at),
-                        }
-                    }
-                    (Some(b' ' | b'\t' | b'\n' | b'\r'), _) => at = scan::skip_whitespace(text, at),
-                    (other, kind) => return Err(self.unexpected(other, kind, at)),
-                }
-            }
-        }
-    }
-
-    #[cold]
-    fn unexpected(&self, found: Option<&u8>, kind: Kind, at: usize) -> DecodeError {
-        let what = match (found, kind) {
-            (None, _) => UNEXPECTED_END,
-            (Some(_), Kind::Array) => "expected ',' or ']'",
-            (Some(_), _) => "expected ',' or '}'",
-        };
-        Fault::new(at, what).into()
-    }
-
-    /// Opens the container at `at`.
-    #[inline(always)]
-    fn enter(&mut self, node: NodeId, inner: &mut Open, kind: Kind, at: usize) -> Result<(), DecodeError> {
-        if self.open.len() >= DEPTH_MAX {
-            return Err(DecodeError::TooDeep);
-        }
-        self.open.push(*inner);
-        *inner = Open { node, kind, start: at, filter: 0 };
-        if node != NOBODY {
-            self.note(node, Found::Json(at, at));
-            if kind == Kind::Object {
-                let tree = self.tree;
-                inner.filter = tree.filter(node);
-                tree.below(node).for_each(|child| self.note(child, Found::Absent));
-            } else {
-                self.no_object(node);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a key of the object `inner`, and its colon: whose value follows, and where it starts.
-    #[inline(always)]
-    fn key(&mut self, inner: &Open, mut at: usize) -> Result<(NodeId, usize), DecodeError> {
-        if self.text.get(at) != Some(&b'"') {
-            at = self.seek(at, b'"', "expected a key in quotation marks")?;
-        }
-        let key = self.quotes.string(at + 1)?;
-        let mut node = NOBODY;
-        if inner.filter != 0 {
-            node = match key.escaped {
-                false => self.tree.find(inner.node, inner.filter, self.text, at + 1, key.quote),
-                true => {
-                    self.tree.find_escaped(inner.node, self.text.get(at + 1..key.quote).unwrap_or_default())
-                }
-            };
-            if node != NOBODY && self.found.get(node as usize) != Some(&Found::Absent) {
-                self.mark_below(node, Found::Unreached);
-            }
-        }
-        let mut colon = key.quote + 1;
-        if self.text.get(colon) != Some(&b':') {
-            colon = self.seek(colon, b':', "expected ':'")?;
-        }
-        Ok((node, colon + 1))
-    }
-
-    /// The index of `byte`, which may only have whitespace before it.
-    #[cold]
-    fn seek(&self, at: usize, byte: u8, expected: &'static str) -> Result<usize, DecodeError> {
-        let at = scan::skip_whitespace(self.text, at);
-        if self.text.get(at) == Some(&byte) { Ok(at) } else { Err(self.missing(at, expected)) }
-    }
-
-    /// The fault of a byte at `at` that is not what was expected, or is not there.
-    #[cold]
-    fn missing(&self, at: usize, expected: &'static str) -> DecodeError {
-        Fault::new(at, if at < self.text.len() { expected } else { UNEXPECTED_END }).into()
-    }
-
-    #[inline(always)]
-    fn string(&mut self, node: NodeId, at: usize) -> Result<usize, DecodeError> {
-        let end = self.quotes.string(at)?;
-        if node != NOBODY {
-            let found = if end.escaped { Found::Escaped(at, end.quote) } else { Found::Str(at, end.quote) };
-            self.note(node, found);
-            self.no_object(node);
-        }
-        Ok(end.quote + 1)
-    }
-
-    /// Reads a number, true, false or null.
-    #[inline]
-    fn scalar(&mut self, node: NodeId, at: usize) -> Result<usize, DecodeError> {
-        let (end, found) = match self.text.get(at) {
-            Some(b'0'..=b'9' | b'-') => {
-                let end = scan::number(self.text, at)?;
-                (end, Found::Number(at, end))
-            }
-            Some(b't') => (scan::literal(self.text, at, b"true")?, Found::Bool(true)),
-            Some(b'f') => (scan::literal(self.text, at, b"false")?, Found::Bool(false)),
-            Some(b'n') => (scan::literal(self.text, at, b"null")?, Found::Null),
-            _ => return Err(self.missing(at, "expected a value")),
-        };
-        self.note(node, found);
-        if found != Found::Null {
-            self.no_object(node);
-        }
-        Ok(end)
-    }
-
-    /// `node` holds something that has no fields: what is wanted below it cannot be there.
-    #[inline(always)]
-    fn no_object(&mut self, node: NodeId) {
-        if self.tree.filter(node) != 0 {
-            self.mark_below(node, Found::Misplaced);
-        }
-    }
-
-    #[inline(always)]
-    fn note(&mut self, node: NodeId, found: Found) {
-        if let Some(place) = self.found.get_mut(node as usize) {
-            *place = found;
-        }
-    }
-
-    /// Replaces what an earlier key of the same name left below `node`.
-    #[cold]
-    fn mark_below(&mut self, node: NodeId, found: Found) {
-        let tree = self.tree;
-        let mut nodes = vec![node];
-        while let Some(node) = nodes.pop() {
-            tree.below(node).for_each(|child| self.note(child, found));
-            nodes.extend(tree.below(node));
-        }
     }
 }

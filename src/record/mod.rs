@@ -8,13 +8,17 @@
 //! inside the objects and arrays that it leaves as text.
 
 mod decode;
+mod found;
 pub mod json;
 mod plan;
+mod quick;
+mod quotes;
 mod scan;
 pub mod schema;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod walk;
 
 pub use decode::{DEPTH_MAX, DecodeError, DecodeScratch, Decoder, LooksLike, Record};
 pub use json::{Elements, Members, Node, RawStr, Token, Tokens};

@@ -23,21 +23,21 @@ pub(super) const UNEXPECTED_END: &str = "the text ends too early";
 
 /// Which of 16 bytes are quotation marks, and which end plain text in a string: backslashes and control characters.
 #[inline(always)]
-fn classify(chunk: [u8; 16]) -> (u32, u32) {
-    let bytes = u8x16::new(chunk);
+pub(super) fn classify(bytes: u8x16) -> [u8x16; 2] {
     let quotes = bytes.simd_eq(u8x16::splat(b'"'));
     let backslashes = bytes.simd_eq(u8x16::splat(b'\\'));
     let controls = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
-    (quotes.to_bitmask(), (backslashes | controls).to_bitmask())
+    [quotes, backslashes | controls]
 }
 
 /// Index of the next quotation mark, backslash or control character at or after `at`, or the text's length.
 #[inline]
 fn next_stop(text: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<16>) {
-        let (quotes, specials) = classify(*chunk);
-        if quotes | specials != 0 {
-            return at + (quotes | specials).trailing_zeros() as usize;
+        let [quotes, specials] = classify(u8x16::new(*chunk));
+        let stops = (quotes | specials).to_bitmask();
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize;
         }
         at += 16;
     }
@@ -48,104 +48,6 @@ fn next_stop(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
-}
-
-/// The quotation marks of a text, 64 bytes at a time.
-///
-/// A reader that goes from string to string in order finds each one's end here without looking at the bytes between: the position of
-/// the next quotation mark does not wait for the previous one to be looked at, which is what limits a scanner of short strings.
-pub(super) struct Quotes<'a> {
-    text: &'a [u8],
-    /// Start of the block at hand, a multiple of 64.
-    base: usize,
-    /// Quotation marks in the block that have not been passed.
-    quotes: u64,
-    /// Backslashes and control characters in the block.
-    specials: u64,
-}
-
-const BLOCK: usize = 64;
-
-impl<'a> Quotes<'a> {
-    pub(super) fn new(text: &'a [u8]) -> Quotes<'a> {
-        let mut quotes = Quotes { text, base: 0, quotes: 0, specials: 0 };
-        quotes.load(0);
-        quotes
-    }
-
-    /// Makes the block that starts at `base` the one at hand.
-    #[inline(always)]
-    fn load(&mut self, base: usize) {
-        self.base = base;
-        match self.text.get(base..).and_then(<[u8]>::first_chunk::<BLOCK>) {
-            Some(block) => self.classify(block),
-            None => self.load_tail(),
-        }
-    }
-
-    #[cold]
-    fn load_tail(&mut self) {
-        let mut block = [b' '; BLOCK];
-        let tail = self.text.get(self.base..).unwrap_or_default();
-        block.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
-        self.classify(&block);
-    }
-
-    #[inline(always)]
-    fn classify(&mut self, block: &[u8; BLOCK]) {
-        (self.quotes, self.specials) = (0, 0);
-        for (index, chunk) in block.as_chunks::<16>().0.iter().enumerate() {
-            let (quotes, specials) = classify(*chunk);
-            self.quotes |= u64::from(quotes) << (16 * index);
-            self.specials |= u64::from(specials) << (16 * index);
-        }
-    }
-
-    /// Goes to the next block; false at the end of the text.
-    #[inline(always)]
-    fn advance(&mut self) -> bool {
-        let next = self.base + BLOCK;
-        if next >= self.text.len() {
-            return false;
-        }
-        self.load(next);
-        true
-    }
-
-    /// Finds the end of the string whose first byte behind the opening quotation mark is at `at`. That mark must be the first one not
-    /// passed yet.
-    #[inline(always)]
-    pub(super) fn string(&mut self, at: usize) -> Result<StringEnd, Fault> {
-        while self.quotes == 0 && self.advance() {}
-        let through_opening = self.quotes ^ self.quotes.wrapping_sub(1);
-        self.quotes &= self.quotes.wrapping_sub(1);
-        let mut specials = self.specials & !through_opening;
-        let mut specials_before = 0;
-        while self.quotes == 0 {
-            specials_before |= specials;
-            if !self.advance() {
-                return self.careful_string(at);
-            }
-            specials = self.specials;
-        }
-        let through_closing = self.quotes ^ self.quotes.wrapping_sub(1);
-        let quote = self.base + self.quotes.trailing_zeros() as usize;
-        self.quotes &= self.quotes.wrapping_sub(1);
-        if specials_before | (specials & through_closing) != 0 {
-            return self.careful_string(at);
-        }
-        Ok(StringEnd { quote, escaped: false })
-    }
-
-    /// [`Quotes::string`] for strings with escapes in them, or faults.
-    #[cold]
-    fn careful_string(&mut self, at: usize) -> Result<StringEnd, Fault> {
-        let end = string(self.text, at)?;
-        let behind = end.quote + 1;
-        self.load(behind - behind % BLOCK);
-        self.quotes &= u64::MAX << (behind % BLOCK);
-        Ok(end)
-    }
 }
 
 /// A string's text: where its closing quotation mark is, and whether there are escapes before it.
@@ -261,4 +163,13 @@ pub(super) fn skip_whitespace(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// The text without the JSON whitespace at its end.
+#[inline(always)]
+pub(super) fn trim_whitespace_end(mut text: &[u8]) -> &[u8] {
+    while let [before @ .., b' ' | b'\t' | b'\n' | b'\r'] = text {
+        text = before;
+    }
+    text
 }

@@ -73,7 +73,8 @@ impl Tree {
         if filter & filter_bit(key.len(), byte) == 0 {
             return NOBODY;
         }
-        self.nodes.get(parent as usize).map_or(NOBODY, |node| node.find(key, text, start))
+        let Some(node) = self.nodes.get(parent as usize) else { return NOBODY };
+        node.find(key, text, start)
     }
 
     /// [`Tree::find`] for a key with escapes in it.

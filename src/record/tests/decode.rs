@@ -162,7 +162,7 @@ fn a_record_shows_its_bytes_without_the_whitespace_around_it() {
     let mut scratch = DecodeScratch::default();
     for frame in ["{}", "{}\n", "{}\r\n", " \t\r\n{} \t\r\n", "\n\n{}"] {
         let record = decoder.decode(frame.as_bytes(), &mut scratch).unwrap();
-        assert_eq!((record.bytes(), record.text()), (&b"{}"[..], "{}"));
+        assert_eq!(record.bytes(), b"{}");
     }
 }
 

@@ -5,7 +5,7 @@ mod json;
 mod oracle;
 mod schema;
 
-use super::{DecodeError, DecodeScratch, FieldPlan, LooksLike, Slot, SlotId};
+use super::{DecodeError, DecodeScratch, FieldPlan, LooksLike, Record, Slot, SlotId};
 
 /// Files of real and published audit entries.
 const FILES: [&str; 3] = [
@@ -51,13 +51,19 @@ fn path(text: &str) -> Vec<&str> {
     text.split('.').filter(|key| !key.is_empty()).collect()
 }
 
-/// Decodes `frame` and shows the fields at `paths` (`a.b.c`; "" is the whole record).
+/// Decodes `frame` and shows the fields at `paths` (`a.b.c`; "" is the whole record). The walk for any frame has the same answer as the
+/// one that is taken.
 fn slots(frame: &[u8], paths: &[&str]) -> Result<Vec<Owned>, DecodeError> {
     let mut plan = FieldPlan::new();
     let ids: Vec<SlotId> = paths.iter().map(|text| plan.want(&path(text))).collect();
-    let mut scratch = DecodeScratch::default();
-    let record = plan.build().decode(frame, &mut scratch)?;
-    Ok(ids.into_iter().map(|id| record.slot(id).into()).collect())
+    let decoder = plan.build();
+    let show = |record: Record<'_>| -> (Vec<u8>, Vec<Owned>) {
+        (record.bytes().to_vec(), ids.iter().map(|id| record.slot(*id).into()).collect())
+    };
+    let taken = decoder.decode(frame, &mut DecodeScratch::default()).map(show);
+    let careful = decoder.carefully(frame, &mut DecodeScratch::default()).map(show);
+    assert_eq!(taken, careful, "{}", String::from_utf8_lossy(frame));
+    taken.map(|(_, slots)| slots)
 }
 
 fn slot(frame: &str, path: &str) -> Owned {

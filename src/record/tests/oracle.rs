@@ -86,6 +86,45 @@ fn real_records_hold_what_serde_json_finds() {
     assert!(records().all(|text| agrees(text.as_bytes())));
 }
 
+#[test]
+fn what_senders_write_is_walked_over_quickly() {
+    let mut plan = FieldPlan::new();
+    for text in PATHS {
+        plan.want(&path(text));
+    }
+    let decoder = plan.build();
+    let quickly = |frame: &str| decoder.quickly(frame.as_bytes(), &mut DecodeScratch::default());
+    for text in records() {
+        assert_eq!(quickly(text).map(|walked| walked.is_ascii), Some(text.is_ascii()), "{text}");
+    }
+    let deep = |levels: usize| format!("{{\"other\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+    assert!(quickly(&deep(63)).is_some());
+    for (frame, fields) in [(deep(64), 0), ("{ }".to_owned(), 0), (r#"{"type" :"request"}"#.to_owned(), 1)] {
+        assert_eq!(quickly(&frame), None, "{frame}");
+        assert!(agrees(frame.as_bytes()));
+        assert_eq!(slot(&frame, "type"), if fields == 0 { Owned::Absent } else { string("request") });
+    }
+    for levels in [1, 31, 32, 33, 34, 200] {
+        let frame = format!("{}\"here\"{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        assert_eq!(slot(&frame, &["a"].repeat(levels).join(".")), string("here"), "{levels}");
+    }
+}
+
+#[test]
+fn every_part_and_every_other_byte_of_a_record_is_judged_as_serde_json_judges_it() {
+    let short = records().filter(|text| text.len() < 1_000);
+    for text in short.step_by(25) {
+        for at in 0..text.len() {
+            agrees(&text.as_bytes()[..at]);
+            for byte in *br#"{}[],:"\ 0e-."# {
+                let mut frame = text.as_bytes().to_vec();
+                frame[at] = byte;
+                agrees(&frame);
+            }
+        }
+    }
+}
+
 /// A value with, now and then, keys that somebody wants.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
