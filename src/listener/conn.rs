@@ -63,6 +63,8 @@ pub(super) enum Next {
     Write,
     /// There is more to do without waiting: let the others come first.
     Again,
+    /// The same, and the thread at hand comes back to it.
+    Kept,
     /// Wait for the ticket.
     Parked,
     /// Wait for room in the buffers.

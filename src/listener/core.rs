@@ -307,6 +307,7 @@ impl Core {
             Next::Close(reason) => return self.close(slot, id.index, inside, reason),
             Next::Read => (reading_phase(conn), EpollFlags::EPOLLIN),
             Next::Again => (reading_phase(conn), EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT),
+            Next::Kept => (reading_phase(conn), EpollFlags::empty()),
             Next::Write => (Phase::Write, EpollFlags::EPOLLOUT),
             Next::Linger => (Phase::Linger, EpollFlags::EPOLLIN),
             Next::Parked => return slot.enter_anew(Phase::Parked, now_ms),
@@ -322,7 +323,9 @@ impl Core {
         } else {
             slot.enter(phase, now_ms);
         }
-        self.arm(slot, id, inside, flags);
+        if next != Next::Kept {
+            self.arm(slot, id, inside, flags);
+        }
     }
 
     /// Has the poller report the connection once more.

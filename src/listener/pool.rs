@@ -19,7 +19,7 @@ use super::counters::{CloseReason, ListenerCounters, Rate};
 use super::serve::{Hands, accept_pending, panic_text};
 use super::slots::{ConnId, Phase};
 use super::socket::{Listener, Stream};
-use super::taken::EVENTS_PER_WAIT;
+use super::taken::{EVENTS_PER_WAIT, KEPT};
 use super::{Service, Source, TlsSettings};
 use crate::clock;
 use crate::config::Limits;
@@ -395,7 +395,9 @@ fn run<S: Service>(core: &Arc<Core>, number: usize, hands: &mut Hands<S>, heartb
     let mut events = [EpollEvent::empty(); EVENTS_PER_WAIT];
     let mut take = EVENTS_PER_WAIT;
     while core.stage() != Stage::Stopped {
-        let ready = match core.epoll.wait(&mut events[..take], core.wait_ms()) {
+        // Arming a connection that can be read at once would wake another thread for it, which costs more than what it would do.
+        let timeout = if taken.keeps() { 0 } else { core.wait_ms() };
+        let ready = match core.epoll.wait(&mut events[..take], timeout) {
             Ok(n) => n,
             Err(Errno::EINTR) => 0,
             Err(e) => {
@@ -407,8 +409,10 @@ fn run<S: Service>(core: &Arc<Core>, number: usize, hands: &mut Hands<S>, heartb
         heartbeat.beat();
         let start_ms = core.now_ms();
         taken.put(events[..ready].iter().map(EpollEvent::data), start_ms);
-        for at in 0..ready {
-            survive(|| hands.dispatch(core, taken.claim(at)));
+        // Those that others may be waiting for come before the one that is kept.
+        let kept = taken.keeps().then_some(KEPT);
+        for at in (0..ready).chain(kept) {
+            survive(|| hands.dispatch(core, taken.claim(at), Some(taken)));
         }
         taken.done();
         let end_ms = core.now_ms();

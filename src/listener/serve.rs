@@ -11,6 +11,7 @@ use super::conn::{Conn, Next, Protocol};
 use super::core::{Core, HandOver, LISTENER_BIT, Stage, WAKE_TOKEN};
 use super::counters::CloseReason;
 use super::slots::ConnId;
+use super::taken::Taken;
 use super::{Service, Source};
 use crate::metrics::Counter;
 
@@ -55,8 +56,8 @@ impl<S: Service> Hands<S> {
         }
     }
 
-    /// Handles one event.
-    pub(super) fn dispatch(&mut self, core: &Arc<Core>, token: u64) {
+    /// Handles one event. A connection with more to do may be kept in `own`, the events of this thread, which then has to come back to it.
+    pub(super) fn dispatch(&mut self, core: &Arc<Core>, token: u64, own: Option<&Taken>) {
         if token == WAKE_TOKEN {
             return;
         }
@@ -104,6 +105,7 @@ impl<S: Service> Hands<S> {
                 Next::Close(CloseReason::Shutdown)
             }
             Next::Read | Next::Write | Next::Linger if conn.broken => Next::Close(CloseReason::Peer),
+            Next::Again if own.is_some_and(|own| own.keep(token)) => Next::Kept,
             next => next,
         };
         core.settle(slot, id, &mut inside, next);

@@ -15,6 +15,9 @@ use crate::framing::line::Piece;
 /// How many reads one stream gets before the others come first. Each holds dozens of records to be evaluated, hence few.
 const READS_PER_WAKE: usize = 2;
 
+/// While so much is evaluated a busy sender writes more: it is looked for at once.
+const PLENTY_BYTES: usize = 16 << 10;
+
 impl<S: Service> Hands<S> {
     /// The connection can be read. An error says why it must be closed.
     pub(super) fn lines_ready(
@@ -53,7 +56,7 @@ impl<S: Service> Hands<S> {
             }
             // Before a close it is read until nothing is left: what comes while these lines are evaluated would be lost with it.
             if n < self.scratch.len() && core.stage() < Stage::Closing {
-                return Ok(Next::Read);
+                return Ok(if n < PLENTY_BYTES { Next::Read } else { Next::Again });
             }
         }
         Ok(Next::Again)

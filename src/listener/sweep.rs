@@ -17,7 +17,7 @@ use super::park::answer;
 use super::reply::Form;
 use super::serve::{Hands, arm_listener};
 use super::slots::{ConnId, Phase};
-use super::taken::EVENTS_PER_WAIT;
+use super::taken::KEPT;
 
 /// How many slots one sweep looks at.
 const SLOTS_PER_SWEEP: usize = 16 << 10;
@@ -84,10 +84,10 @@ impl<S: Service> Hands<S> {
             }
         }
         for taken in &core.taken {
-            for at in 0..EVENTS_PER_WAIT {
+            for at in 0..=KEPT {
                 // Asked each time: this thread may be held up in turn.
                 if taken.is_held(core.now_ms()) {
-                    self.dispatch(core, taken.claim(at));
+                    self.dispatch(core, taken.claim(at), None);
                 }
             }
         }
