@@ -16,7 +16,7 @@ use super::{Service, Source};
 use crate::metrics::Counter;
 
 /// Size of a thread's read buffer. A request or line that lies whole in it is served in place.
-pub(super) const READ_BYTES: usize = 64 << 10;
+pub(super) const READ_BYTES: usize = 256 << 10;
 
 /// How many reads an HTTP connection gets before the others come first.
 pub(super) const READS_PER_WAKE: usize = 16;

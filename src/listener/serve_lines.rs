@@ -12,9 +12,6 @@ use super::{BadFrame, LineReply, Service, Source};
 use crate::clock;
 use crate::framing::line::Piece;
 
-/// How many reads one stream gets before the others come first. Each holds dozens of records to be evaluated, hence few.
-const READS_PER_WAKE: usize = 2;
-
 /// While so much is evaluated a busy sender writes more: it is looked for at once.
 const PLENTY_BYTES: usize = 16 << 10;
 
@@ -38,28 +35,22 @@ impl<S: Service> Hands<S> {
         if core.hands_over() == HandOver::AtOnce {
             return self.finish_line(core, slot, id, conn);
         }
-        for _ in 0..READS_PER_WAKE {
-            if !core.has_room(self.scratch.len()) {
-                return Ok(Next::Paused);
-            }
-            let n = match conn.stream.read(&mut self.scratch) {
-                Ok(None) => return Ok(Next::Read),
-                Ok(Some(n)) => n,
-                Err(_) => return Err(self.lines_ended(core, conn)),
-            };
-            if n == 0 {
-                return Err(self.lines_ended(core, conn));
-            }
-            self.feed_read(core, slot, id, conn, n);
-            if conn.parked.is_some() {
-                return Ok(Next::Parked);
-            }
-            // Before a close it is read until nothing is left: what comes while these lines are evaluated would be lost with it.
-            if n < self.scratch.len() && core.stage() < Stage::Closing {
-                return Ok(if n < PLENTY_BYTES { Next::Read } else { Next::Again });
-            }
+        if !core.has_room(self.scratch.len()) {
+            return Ok(Next::Paused);
         }
-        Ok(Next::Again)
+        let n = match conn.stream.read(&mut self.scratch) {
+            Ok(None) => return Ok(Next::Read),
+            Ok(Some(n)) if n > 0 => n,
+            _ => return Err(self.lines_ended(core, conn)),
+        };
+        self.feed_read(core, slot, id, conn, n);
+        // Before a close it is read until nothing is left: what comes while these lines are evaluated would be lost with it.
+        let is_read = n < PLENTY_BYTES && core.stage() < Stage::Closing;
+        Ok(match conn.parked {
+            Some(_) => Next::Parked,
+            None if is_read => Next::Read,
+            None => Next::Again,
+        })
     }
 
     /// The connection is to be handed over and is within a line: reads to the end of that one, and no byte further.

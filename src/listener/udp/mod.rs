@@ -39,7 +39,7 @@ pub struct UdpOptions {
     pub receive_buffer_bytes: usize,
     /// Room for one datagram, in bytes; a longer one is cut and reported as such. UDP carries at most 65,527.
     pub datagram_bytes_max: usize,
-    /// Bytes that may wait to be evaluated. One batch of datagrams more may come on top, and up to 64 are with each evaluating thread.
+    /// Bytes that may wait to be evaluated. One batch of datagrams more may come on top, and up to 96 are with each evaluating thread.
     pub ring_bytes_max: usize,
 }
 

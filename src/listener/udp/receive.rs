@@ -21,13 +21,13 @@ use crate::listener::serve::COMPLAINT_PERIOD_MS;
 use crate::metrics::Counter;
 
 /// Datagrams received with one system call.
-const DATAGRAMS_PER_BATCH: usize = 32;
+const DATAGRAMS_PER_BATCH: usize = 64;
 
 /// At the end, how long what the kernel holds already is still read.
 const LAST_READ_MAX: Duration = Duration::from_secs(1);
 
 /// Longest rest after a batch.
-const REST_MAX: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(2);
 
 /// What the kernel says it has dropped, and when the ring held the receiver up.
 pub(super) struct Losses {

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 
-/// A piece that has more datagrams takes no further batch: so it has 64 at most, where a batch has 32.
+/// A piece that has more datagrams takes no further batch: so it has 96 at most, where a batch has 64.
 const PIECE_DATAGRAMS: usize = 32;
 /// Empty pieces that are kept to be filled again.
 const FREE_PIECES: usize = 4;
