@@ -17,7 +17,7 @@ const SKIPPED_DEPTH_MAX: usize = 63;
 /// What is known of a text once it was walked over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Walked {
-    /// It is ASCII. Otherwise it may be anything, also no UTF-8.
+    /// It is ASCII. Otherwise it may be anything: ASCII with escapes in it, or no UTF-8.
     pub(super) is_ascii: bool,
     /// There are [`Found::Escaped`] strings.
     pub(super) has_escapes: bool,

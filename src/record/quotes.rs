@@ -1,6 +1,6 @@
 //! The quotation marks of a text, 64 bytes at a time.
 
-use wide::u8x16;
+use wide::{i8x16, u8x16};
 
 use super::scan::{self, Fault, StringEnd};
 
@@ -16,15 +16,15 @@ pub(super) struct Quotes<'a> {
     base: usize,
     /// Quotation marks in the block that have not been passed.
     quotes: u64,
-    /// Whether the block has a backslash or a control character in it.
+    /// Whether the block has anything in it but ASCII without backslashes and control characters.
     special: bool,
-    /// The bits of all bytes in all blocks so far.
-    seen: u8x16,
+    /// Whether a block so far had.
+    any_special: bool,
 }
 
 impl<'a> Quotes<'a> {
     pub(super) fn new(text: &'a [u8]) -> Quotes<'a> {
-        let mut quotes = Quotes { text, base: 0, quotes: 0, special: false, seen: u8x16::ZERO };
+        let mut quotes = Quotes { text, base: 0, quotes: 0, special: false, any_special: false };
         quotes.load(0);
         quotes
     }
@@ -55,20 +55,15 @@ impl<'a> Quotes<'a> {
     fn careful_string(&mut self, at: usize) -> Result<StringEnd, Fault> {
         let end = scan::string(self.text, at)?;
         let behind = end.quote + 1;
-        let base = behind - behind % BLOCK;
-        if base > self.base + BLOCK {
-            // Not all blocks have been loaded.
-            self.seen |= u8x16::MAX;
-        }
-        self.load(base);
+        self.load(behind - behind % BLOCK);
         self.quotes &= u64::MAX << (behind % BLOCK);
         Ok(end)
     }
 
-    /// Whether the text is ASCII to its end: true only if it is.
+    /// Whether the text is ASCII; true only if it is. To be asked behind its last string.
     pub(super) fn is_ascii(&mut self) -> bool {
         while self.advance() {}
-        self.seen.to_bitmask() == 0
+        !self.any_special
     }
 
     /// Goes to the next block; false at the end of the text.
@@ -103,14 +98,15 @@ impl<'a> Quotes<'a> {
     #[inline(always)]
     fn classify(&mut self, block: &[u8; BLOCK]) {
         self.quotes = 0;
-        let mut special = u8x16::ZERO;
+        let mut special = i8x16::ZERO;
         for (index, chunk) in block.as_chunks::<16>().0.iter().enumerate() {
-            let bytes = u8x16::new(*chunk);
-            let [quotes, specials] = scan::classify(bytes);
+            let quotes = u8x16::new(*chunk).simd_eq(u8x16::splat(b'"'));
             self.quotes |= u64::from(quotes.to_bitmask()) << (16 * index);
-            special |= specials;
-            self.seen |= bytes;
+            // What is no ASCII is negative.
+            let bytes = i8x16::new(chunk.map(u8::cast_signed));
+            special |= i8x16::splat(0x20).simd_gt(bytes) | bytes.simd_eq(i8x16::splat(b'\\'.cast_signed()));
         }
         self.special = special.to_bitmask() != 0;
+        self.any_special |= self.special;
     }
 }

@@ -21,21 +21,15 @@ impl Fault {
 /// The text ends where more is needed.
 pub(super) const UNEXPECTED_END: &str = "the text ends too early";
 
-/// Which of 16 bytes are quotation marks, and which end plain text in a string: backslashes and control characters.
-#[inline(always)]
-pub(super) fn classify(bytes: u8x16) -> [u8x16; 2] {
-    let quotes = bytes.simd_eq(u8x16::splat(b'"'));
-    let backslashes = bytes.simd_eq(u8x16::splat(b'\\'));
-    let controls = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
-    [quotes, backslashes | controls]
-}
-
 /// Index of the next quotation mark, backslash or control character at or after `at`, or the text's length.
 #[inline]
 fn next_stop(text: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<16>) {
-        let [quotes, specials] = classify(u8x16::new(*chunk));
-        let stops = (quotes | specials).to_bitmask();
+        let bytes = u8x16::new(*chunk);
+        let stops = bytes.simd_eq(u8x16::splat(b'"'))
+            | bytes.simd_eq(u8x16::splat(b'\\'))
+            | bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
+        let stops = stops.to_bitmask();
         if stops != 0 {
             return at + stops.trailing_zeros() as usize;
         }

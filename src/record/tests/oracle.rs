@@ -95,7 +95,8 @@ fn what_senders_write_is_walked_over_quickly() {
     let decoder = plan.build();
     let quickly = |frame: &str| decoder.quickly(frame.as_bytes(), &mut DecodeScratch::default());
     for text in records() {
-        assert_eq!(quickly(text).map(|walked| walked.is_ascii), Some(text.is_ascii()), "{text}");
+        let plain = text.is_ascii() && !text.contains('\\');
+        assert_eq!(quickly(text).map(|walked| walked.is_ascii), Some(plain), "{text}");
     }
     let deep = |levels: usize| format!("{{\"other\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
     assert!(quickly(&deep(63)).is_some());
