@@ -409,10 +409,11 @@ fn run<S: Service>(core: &Arc<Core>, number: usize, hands: &mut Hands<S>, heartb
         heartbeat.beat();
         let start_ms = core.now_ms();
         taken.put(events[..ready].iter().map(EpollEvent::data), start_ms);
-        // Those that others may be waiting for come before the one that is kept.
+        // Only one that is alone is kept: of several each takes its turn.
         let kept = taken.keeps().then_some(KEPT);
+        let own = (ready + usize::from(kept.is_some()) == 1).then_some(taken);
         for at in (0..ready).chain(kept) {
-            survive(|| hands.dispatch(core, taken.claim(at), Some(taken)));
+            survive(|| hands.dispatch(core, taken.claim(at), own));
         }
         taken.done();
         let end_ms = core.now_ms();
