@@ -194,31 +194,38 @@ struct Table {
 impl Table {
     /// Adds the rules that have a witness in the record; false if that cannot be told.
     fn look_up(&self, record: &Record<'_>, found: &mut RuleSet, text: &mut Text) -> bool {
-        let slot = record.slot(self.subject.slot);
-        let missing = matches!(slot, Slot::Absent | Slot::Unreached | Slot::Null);
-        match (self.subject.part, slot) {
-            (Part::Truth, Slot::Bool(true)) => self.find(witness::TRUE, found, &mut text.reversed),
-            (Part::Truth, Slot::Bool(false)) => self.find(witness::FALSE, found, &mut text.reversed),
-            (Part::Truth, _) => missing && self.find(witness::FALSE, found, &mut text.reversed),
-            (Part::Items, Slot::Json(array)) if array.first() == Some(&b'[') => {
-                json::elements(array).all(|node| self.find_item(node, found, text))
-            }
-            (Part::Items, _) => missing,
-            (Part::Text, Slot::Str(value)) => self.find(value.as_bytes(), found, &mut text.reversed),
-            // Other letters have rules of their own, which only the rule itself knows.
-            (Part::Lower | Part::Upper, Slot::Str(value)) if value.is_ascii() => {
-                text.folded.clear();
-                text.folded.shrink_to(TEXT_BYTES_KEPT);
-                text.folded.extend_from_slice(value.as_bytes());
-                match self.subject.part {
-                    Part::Lower => text.folded.make_ascii_lowercase(),
-                    _ => text.folded.make_ascii_uppercase(),
+        let slot = self.subject.slot;
+        match self.subject.part {
+            Part::Truth => match record.slot(slot) {
+                Slot::Bool(true) => self.find(witness::TRUE, found, &mut text.reversed),
+                Slot::Bool(false) | Slot::Absent | Slot::Unreached | Slot::Null => {
+                    self.find(witness::FALSE, found, &mut text.reversed)
                 }
-                self.find(&text.folded, found, &mut text.reversed)
+                _ => false,
+            },
+            Part::Items => match record.slot(slot) {
+                Slot::Json(array) if array.first() == Some(&b'[') => {
+                    json::elements(array).all(|node| self.find_item(node, found, text))
+                }
+                slot => matches!(slot, Slot::Absent | Slot::Unreached | Slot::Null),
+            },
+            Part::Text => {
+                record.text_of(slot).is_some_and(|value| self.find(value, found, &mut text.reversed))
             }
-            (Part::Text | Part::Lower | Part::Upper, _) => {
-                missing && self.find(b"", found, &mut text.reversed)
-            }
+            part @ (Part::Lower | Part::Upper) => match record.text_of(slot) {
+                // Other letters have rules of their own, which only the rule itself knows.
+                Some(value) if value.is_ascii() => {
+                    text.folded.clear();
+                    text.folded.shrink_to(TEXT_BYTES_KEPT);
+                    text.folded.extend_from_slice(value);
+                    match part {
+                        Part::Lower => text.folded.make_ascii_lowercase(),
+                        _ => text.folded.make_ascii_uppercase(),
+                    }
+                    self.find(&text.folded, found, &mut text.reversed)
+                }
+                _ => false,
+            },
         }
     }
 

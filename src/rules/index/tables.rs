@@ -63,13 +63,29 @@ impl Postings {
 ///
 /// Each entry knows the longest other entry that it begins with. Entries that a text begins with are the last entry
 /// not behind the text in the order, or what that begins with: all strings between a beginning of the text and the
-/// text itself begin with it too. So one binary search finds them all.
+/// text itself begin with it too. So one binary search finds them all. It compares the first 16 bytes as a number, and texts only where
+/// those are the same.
 #[derive(Debug)]
 pub(super) struct Beginnings {
     arena: Vec<u8>,
     entries: Vec<Entry>,
+    /// The [`key`] of each entry's text.
+    keys: Vec<u128>,
     postings: Postings,
     longest_bytes: usize,
+}
+
+/// The first 16 bytes of a text, or all of them and zeros: texts are in the order of their keys, but for those that have the same one.
+#[inline(always)]
+fn key(text: &[u8]) -> u128 {
+    u128::from_be_bytes(match text.first_chunk::<16>() {
+        Some(first) => *first,
+        None => {
+            let mut bytes = [0; 16];
+            bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+            bytes
+        }
+    })
 }
 
 #[derive(Debug)]
@@ -92,6 +108,7 @@ impl Beginnings {
         let mut this = Beginnings {
             arena: Vec::new(),
             entries: Vec::new(),
+            keys: Vec::new(),
             postings: Postings::default(),
             longest_bytes,
         };
@@ -108,6 +125,7 @@ impl Beginnings {
                 }
                 let at = this.arena.len() as u32;
                 this.arena.extend_from_slice(&text);
+                this.keys.push(key(&text));
                 let parent = open.last().copied();
                 open.push(this.entries.len() as u32);
                 let text = at..this.arena.len() as u32;
@@ -133,10 +151,23 @@ impl Beginnings {
         self.entries.is_empty()
     }
 
+    /// How many entries are not behind `text` in the order.
+    fn behind(&self, text: &[u8]) -> usize {
+        let wanted = key(text);
+        let before = self.keys.partition_point(|key| *key < wanted);
+        // Most texts have a key of their own.
+        let same = self.keys.get(before..).unwrap_or_default();
+        if same.first() != Some(&wanted) {
+            return before;
+        }
+        let same = same.partition_point(|key| *key == wanted);
+        let entries = self.entries.get(before..before + same).unwrap_or_default();
+        before + entries.partition_point(|entry| self.text(entry) <= text)
+    }
+
     /// Adds the rules whose witness `text` is, or begins with.
     pub(super) fn find(&self, text: &[u8], found: &mut RuleSet) {
-        let behind = self.entries.partition_point(|entry| self.text(entry) <= text);
-        let mut next = behind.checked_sub(1);
+        let mut next = self.behind(text).checked_sub(1);
         while let Some(entry) = next.and_then(|at| self.entries.get(at)) {
             let known = self.text(entry);
             if text.starts_with(known) {

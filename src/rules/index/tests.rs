@@ -250,10 +250,17 @@ proptest! {
 
     #[test]
     fn beginnings_are_found_as_by_comparing_each(
-        equals in prop::collection::btree_set("[ab\\x{ff}]{0,4}", 0..12),
-        starts in prop::collection::btree_set("[ab\\x{ff}]{1,4}", 0..12),
-        text in "[abc\\x{ff}]{0,6}",
+        common in "(|[ab]{12,17})",
+        equals in prop::collection::btree_set("[ab\\x{ff}\\x00]{0,4}", 0..12),
+        starts in prop::collection::btree_set("[ab\\x{ff}\\x00]{1,4}", 0..12),
+        bare in prop::collection::btree_set("[ab\\x00]{1,2}", 0..2),
+        text in "[abc\\x{ff}\\x00]{0,6}",
     ) {
+        // Some share more than what is compared as a number.
+        let longer = |texts: BTreeSet<String>| -> BTreeSet<String> {
+            texts.into_iter().map(|text| format!("{common}{text}")).chain(bare.iter().cloned()).collect()
+        };
+        let (equals, starts, text) = (longer(equals), longer(starts), format!("{common}{text}"));
         let numbered = |texts: &BTreeSet<String>, from: u32| -> Texts {
             texts.iter().zip(from..).map(|(text, rule)| (text.as_bytes().into(), vec![rule])).collect()
         };
