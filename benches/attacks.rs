@@ -68,11 +68,7 @@ const ATTACKS: [(&str, Attack); 15] = [
         )
     }),
     ("silent connections", |to, until| trickle(to, until, 1500, b"")),
-    (FEW_FILES, |to, until| {
-        // The good client is there first: who comes when no descriptor is left waits in the kernel.
-        std::thread::sleep(Duration::from_millis(100));
-        trickle(to, until, 400, b"")
-    }),
+    (FEW_FILES, |to, until| trickle(to, until, 400, b"")),
     ("connections opened and closed", |to, until| flood(to, until, None)),
     ("connections reset within a request", |to, until| {
         flood(to, until, Some(b"POST /v1/audit HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\n{\"smug"))
@@ -106,6 +102,10 @@ const ATTACKS: [(&str, Attack); 15] = [
     }),
 ];
 
+/// The good client goes on: each of its connections has sent something before the attack begins. Who connects and is silent for as long as
+/// it takes to open as many connections as there may be makes room for others, and when no descriptor is left newcomers wait in the kernel.
+const GOOD_CLIENT_FIRST: Duration = Duration::from_millis(100);
+
 /// Made before any clock runs.
 static BOMB: LazyLock<Vec<u8>> = LazyLock::new(bomb);
 
@@ -137,7 +137,10 @@ fn main() -> ExitCode {
         let (met, during) = std::thread::scope(|scope| {
             let until = clock::now() + duration;
             let to = daemon.http();
-            let attacker = scope.spawn(move || attack(to, until));
+            let attacker = scope.spawn(move || {
+                std::thread::sleep(GOOD_CLIENT_FIRST);
+                attack(to, until)
+            });
             let during = good();
             (attacker.join().expect("the attacker"), during)
         });

@@ -8,7 +8,7 @@
 //! - `http`: requests over 1, 8, 64 and 256 connections, as fast as answers come.
 //! - `stall`: 1,000 requests a second over 8 connections for a minute: the slowest answers.
 //! - `idle`: memory of 1,000 connections that have sent one request each and stay.
-//! - `rotation`: 8 connections as fast as answers come, with a rotation about every second and without.
+//! - `rotation`: 8 and 256 connections as fast as answers come, with a rotation about every second and without.
 //!
 //! `cargo bench --profile release --bench transports -- [--quick] [--rounds N] [--seconds S] [--only rules|udp|...]`.
 #![allow(
@@ -251,17 +251,28 @@ fn idle(_: &Options, dir: &Path) {
 }
 
 fn rotation(options: &Options, dir: &Path) {
-    println!("HTTP, 8 connections as fast as answers come:");
+    for connections in [8, 256] {
+        rotation_with(options, &dir.join(connections.to_string()), connections);
+    }
+}
+
+fn rotation_with(options: &Options, dir: &Path, connections: usize) {
+    println!("HTTP, {connections} connections as fast as answers come:");
     let [none, each_second] = [("none", ", max_size: 2000"), ("each", ", max_size: 15, max_backups: 3")]
         .map(|(name, keys)| server(&dir.join(name), "http", &among(TYPICAL_RULES, 10), keys));
     let seconds = if options.quick { options.seconds } else { options.seconds.max(10.0) };
-    let arm = |daemon: &Daemon| run(daemon, "http", 0, 8, seconds);
+    let arm = |daemon: &Daemon| run(daemon, "http", 0, connections, seconds);
     let reports = in_turns(options, [&|| arm(&none), &|| arm(&each_second)]);
+    let p99_without = middle(&reports[0], "/latency_us/p99");
     for (i, (name, daemon)) in [("none", &none), ("each", &each_second)].into_iter().enumerate() {
         let file = dir.join(name).join("matched.log");
         let rotations = daemon.metric(&format!("log_rotations_total{{file=\"{}\"}}", file.display()));
         let (per_second, latencies) = (middle(&reports[i], "/per_s"), latencies(&reports[i]));
-        println!("  {rotations:>4} rotations {per_second:>8.0}/s | {latencies}");
+        let longest = reports[i].iter().map(|r| number(r, "/latency_us/max")).fold(0.0, f64::max);
+        println!(
+            "  {rotations:>4} rotations {per_second:>8.0}/s | {latencies} | longest of all {:.2}x the p99 without",
+            longest / p99_without
+        );
     }
     let ratio = |name| middle(&reports[1], name) / middle(&reports[0], name);
     println!(
