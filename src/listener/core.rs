@@ -305,11 +305,11 @@ impl Core {
         let now_ms = self.now_ms();
         let (phase, flags) = match next {
             Next::Close(reason) => return self.close(slot, id.index, inside, reason),
-            Next::Read => (reading_phase(conn), EpollFlags::EPOLLIN),
-            Next::Again => (reading_phase(conn), EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT),
-            Next::Kept => (reading_phase(conn), EpollFlags::empty()),
-            Next::Write => (Phase::Write, EpollFlags::EPOLLOUT),
-            Next::Linger => (Phase::Linger, EpollFlags::EPOLLIN),
+            Next::Read => (reading_phase(conn), Some(EpollFlags::EPOLLIN)),
+            Next::Again => (reading_phase(conn), Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT)),
+            Next::Kept => (reading_phase(conn), None),
+            Next::Write => (Phase::Write, Some(EpollFlags::EPOLLOUT)),
+            Next::Linger => (Phase::Linger, Some(EpollFlags::EPOLLIN)),
             Next::Parked => return slot.enter_anew(Phase::Parked, now_ms),
             Next::Paused => return slot.enter(Phase::Paused, now_ms),
         };
@@ -323,7 +323,7 @@ impl Core {
         } else {
             slot.enter(phase, now_ms);
         }
-        if next != Next::Kept {
+        if let Some(flags) = flags {
             self.arm(slot, id, inside, flags);
         }
     }

@@ -396,7 +396,8 @@ fn run<S: Service>(core: &Arc<Core>, number: usize, hands: &mut Hands<S>, heartb
     let mut take = EVENTS_PER_WAIT;
     while core.stage() != Stage::Stopped {
         // Arming a connection that can be read at once would wake another thread for it, which costs more than what it would do.
-        let timeout = if taken.keeps() { 0 } else { core.wait_ms() };
+        let keeps = taken.keeps();
+        let timeout = if keeps { 0 } else { core.wait_ms() };
         let ready = match core.epoll.wait(&mut events[..take], timeout) {
             Ok(n) => n,
             Err(Errno::EINTR) => 0,
@@ -410,9 +411,8 @@ fn run<S: Service>(core: &Arc<Core>, number: usize, hands: &mut Hands<S>, heartb
         let start_ms = core.now_ms();
         taken.put(events[..ready].iter().map(EpollEvent::data), start_ms);
         // Only one that is alone is kept: of several each takes its turn.
-        let kept = taken.keeps().then_some(KEPT);
-        let own = (ready + usize::from(kept.is_some()) == 1).then_some(taken);
-        for at in (0..ready).chain(kept) {
+        let own = (ready + usize::from(keeps) == 1).then_some(taken);
+        for at in (0..ready).chain(keeps.then_some(KEPT)) {
             survive(|| hands.dispatch(core, taken.claim(at), own));
         }
         taken.done();

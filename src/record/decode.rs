@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::found::{Found, Notes};
-use super::quick::{self, Walked};
+use super::quick;
 use super::quotes::Quotes;
 use super::scan::{self, Fault};
 use super::tree::Tree;
@@ -247,18 +247,18 @@ impl Decoder {
     ) -> Result<Record<'s>, DecodeError> {
         let plain = scan::trim_whitespace_end(frame);
         match self.quickly(plain, scratch) {
-            Some(Walked { is_ascii, has_escapes }) => {
-                if !is_ascii {
+            Some(is_plain) => {
+                if !is_plain {
                     check_utf8(frame)?;
                 }
-                Ok(self.record(frame, (0, plain.len()), has_escapes, scratch))
+                Ok(self.record(frame, (0, plain.len()), !is_plain, scratch))
             }
             None => self.carefully(frame, scratch),
         }
     }
 
     /// [`Decoder::decode`] of a frame as senders write it, without whitespace behind it; [`quick::walk`].
-    pub(super) fn quickly(&self, plain: &[u8], scratch: &mut DecodeScratch) -> Option<Walked> {
+    pub(super) fn quickly(&self, plain: &[u8], scratch: &mut DecodeScratch) -> Option<bool> {
         scratch.reset(self.tree.len());
         quick::walk(plain, Notes { tree: &self.tree, found: &mut scratch.found })
     }
@@ -295,16 +295,16 @@ impl Decoder {
         Ok(self.record(frame, (start, end), true, scratch))
     }
 
-    /// What was found in the frame, unescaped.
+    /// What was found in the frame, unescaped; there are no escapes in it unless it `may_have_escapes`.
     fn record<'s>(
         &self,
         frame: &'s [u8],
         (start, end): (usize, usize),
-        has_escapes: bool,
+        may_have_escapes: bool,
         scratch: &'s mut DecodeScratch,
     ) -> Record<'s> {
         let found = scratch.found.get_mut(..self.slots as usize).unwrap_or_default();
-        if has_escapes {
+        if may_have_escapes {
             for found in found.iter_mut() {
                 if let Found::Escaped(from, to) = *found {
                     let before = scratch.arena.len();

@@ -1,5 +1,6 @@
 //! What is noted of each wanted field while a frame is walked over.
 
+use super::scan::{self, Fault, StringEnd};
 use super::tree::{NOBODY, NodeId, Tree};
 
 /// A field's state in the record at hand; offsets into the frame, or into the arena for [`Found::Unescaped`].
@@ -25,7 +26,7 @@ pub(super) struct Notes<'a> {
 
 impl Notes<'_> {
     #[inline(always)]
-    pub(super) fn note(&mut self, node: NodeId, found: Found) {
+    fn note(&mut self, node: NodeId, found: Found) {
         if let Some(place) = self.found.get_mut(node as usize) {
             *place = found;
         }
@@ -61,9 +62,24 @@ impl Notes<'_> {
         self.note(node, Found::Json(start, end));
     }
 
+    /// `node` holds the string whose first byte behind the opening quotation mark is at `at`.
+    #[inline(always)]
+    pub(super) fn string(&mut self, node: NodeId, at: usize, end: StringEnd) {
+        let quote = end.quote;
+        self.leaf(node, if end.escaped { Found::Escaped(at, quote) } else { Found::Str(at, quote) });
+    }
+
+    /// Reads the number, true, false or null at `at`, which `node` holds; the index behind it.
+    #[inline(always)]
+    pub(super) fn scalar(&mut self, node: NodeId, text: &[u8], at: usize) -> Result<usize, Fault> {
+        let (end, found) = scalar(text, at)?;
+        self.leaf(node, found);
+        Ok(end)
+    }
+
     /// `node` holds something that has no fields.
     #[inline(always)]
-    pub(super) fn leaf(&mut self, node: NodeId, found: Found) {
+    fn leaf(&mut self, node: NodeId, found: Found) {
         if node != NOBODY {
             self.note(node, found);
             if found != Found::Null {
@@ -89,4 +105,19 @@ impl Notes<'_> {
             nodes.extend(tree.below(node));
         }
     }
+}
+
+/// A number, true, false or null at `at`, and the index behind it.
+#[inline(always)]
+pub(super) fn scalar(text: &[u8], at: usize) -> Result<(usize, Found), Fault> {
+    Ok(match text.get(at) {
+        Some(b'0'..=b'9' | b'-') => {
+            let end = scan::number(text, at)?;
+            (end, Found::Number(at, end))
+        }
+        Some(b't') => (scan::literal(text, at, b"true")?, Found::Bool(true)),
+        Some(b'f') => (scan::literal(text, at, b"false")?, Found::Bool(false)),
+        Some(b'n') => (scan::literal(text, at, b"null")?, Found::Null),
+        _ => return Err(scan::missing(text, at, "expected a value")),
+    })
 }

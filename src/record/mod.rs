@@ -48,3 +48,10 @@ pub enum Slot<'s> {
     /// An object or array: its valid JSON text.
     Json(&'s [u8]),
 }
+
+impl Slot<'_> {
+    /// Whether nothing is there: a rule reads it as its type's zero value.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Slot::Absent | Slot::Unreached | Slot::Null)
+    }
+}

@@ -3,7 +3,7 @@
 //! Whatever is not as it expects, a fault or only a space, ends it without an answer: then [`Walk`](super::walk::Walk) begins anew. So
 //! there are no messages here, and nothing is looked for in more than one place.
 
-use super::found::{Found, Notes};
+use super::found::{Notes, scalar};
 use super::quotes::Quotes;
 use super::scan;
 use super::tree::NodeId;
@@ -14,25 +14,16 @@ const WANTED_DEPTH_MAX: usize = 32;
 /// How many containers inside each other [`skip`] goes into: their kinds are the bits of a number, below a bit that ends them.
 const SKIPPED_DEPTH_MAX: usize = 63;
 
-/// What is known of a text once it was walked over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Walked {
-    /// It is ASCII. Otherwise it may be anything: ASCII with escapes in it, or no UTF-8.
-    pub(super) is_ascii: bool,
-    /// There are [`Found::Escaped`] strings.
-    pub(super) has_escapes: bool,
-}
-
-/// Walks over the object that is the whole of `text`. `None`: it is none of those that this is made for, and what is noted is worth nothing.
-pub(super) fn walk(text: &[u8], notes: Notes<'_>) -> Option<Walked> {
+/// Walks over the object that is the whole of `text`: whether that is ASCII without escapes. If not, it may be anything, also no UTF-8.
+/// `None`: it is none of those that this is made for, and what is noted is worth nothing.
+pub(super) fn walk(text: &[u8], notes: Notes<'_>) -> Option<bool> {
     if *text.first()? != b'{' {
         return None;
     }
     let root = notes.tree.root();
-    let mut quick = Quick { text, quotes: Quotes::new(text), notes, has_escapes: false };
+    let mut quick = Quick { text, quotes: Quotes::new(text), notes };
     let end = quick.container(root, 0, true, 0)?;
-    let walked = || Walked { is_ascii: quick.quotes.is_ascii(), has_escapes: quick.has_escapes };
-    (end == text.len()).then(walked)
+    (end == text.len()).then(|| quick.quotes.is_plain())
 }
 
 struct Quick<'a> {
@@ -40,7 +31,6 @@ struct Quick<'a> {
     /// The quotation marks ahead; every string that is read must pass its own.
     quotes: Quotes<'a>,
     notes: Notes<'a>,
-    has_escapes: bool,
 }
 
 impl Quick<'_> {
@@ -81,21 +71,12 @@ impl Quick<'_> {
         match *self.text.get(at)? {
             b'"' => {
                 let end = self.quotes.string(at + 1).ok()?;
-                if end.escaped {
-                    self.has_escapes = true;
-                    self.notes.leaf(node, Found::Escaped(at + 1, end.quote));
-                } else {
-                    self.notes.leaf(node, Found::Str(at + 1, end.quote));
-                }
+                self.notes.string(node, at + 1, end);
                 Some(end.quote + 1)
             }
             b'{' => self.container(node, at, true, depth + 1),
             b'[' => self.container(node, at, false, depth + 1),
-            byte => {
-                let (end, found) = scalar(self.text, at, byte)?;
-                self.notes.leaf(node, found);
-                Some(end)
-            }
+            _ => self.notes.scalar(node, self.text, at).ok(),
         }
     }
 }
@@ -108,26 +89,6 @@ fn key(text: &[u8], at: usize, quotes: &mut Quotes<'_>) -> Option<scan::StringEn
     }
     let end = quotes.string(at + 1).ok()?;
     (*text.get(end.quote + 1)? == b':').then_some(end)
-}
-
-/// A number, true, false or null, which begins with `byte` at `at`, and where it ends.
-#[inline(always)]
-fn scalar(text: &[u8], at: usize, byte: u8) -> Option<(usize, Found)> {
-    match byte {
-        b't' => word(text, at, b"true", Found::Bool(true)),
-        b'f' => word(text, at, b"false", Found::Bool(false)),
-        b'n' => word(text, at, b"null", Found::Null),
-        b'0'..=b'9' | b'-' => {
-            let end = scan::number(text, at).ok()?;
-            Some((end, Found::Number(at, end)))
-        }
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn word<const N: usize>(text: &[u8], at: usize, word: &[u8; N], found: Found) -> Option<(usize, Found)> {
-    (text.get(at..)?.first_chunk::<N>()? == word).then_some((at + N, found))
 }
 
 /// The index behind the container whose inside starts at `at`; nobody wants anything in it.
@@ -155,7 +116,7 @@ fn skip(text: &[u8], mut at: usize, is_object: bool, quotes: &mut Quotes<'_>) ->
                     continue;
                 }
             }
-            byte => at = scalar(text, at, byte)?.0,
+            _ => at = scalar(text, at).ok()?.0,
         }
         loop {
             let byte = *text.get(at)?;

@@ -60,8 +60,8 @@ impl<'a> Quotes<'a> {
         Ok(end)
     }
 
-    /// Whether the text is ASCII; true only if it is. To be asked behind its last string.
-    pub(super) fn is_ascii(&mut self) -> bool {
+    /// Whether the text is ASCII without backslashes and control characters. To be asked behind its last string.
+    pub(super) fn is_plain(&mut self) -> bool {
         while self.advance() {}
         !self.any_special
     }

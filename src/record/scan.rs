@@ -1,6 +1,6 @@
 //! The lexical part of strict JSON (RFC 8259): where a string, a number or a literal ends, and what is wrong when it does not.
 //!
-//! Works on bytes that are already known to be UTF-8. Nothing here allocates, recurses or panics, whatever the bytes are.
+//! Whether the bytes are UTF-8 is found out elsewhere. Nothing here allocates, recurses or panics, whatever the bytes are.
 
 use wide::u8x16;
 
@@ -20,6 +20,12 @@ impl Fault {
 
 /// The text ends where more is needed.
 pub(super) const UNEXPECTED_END: &str = "the text ends too early";
+
+/// The fault of a byte at `at` that is not what was expected, or is not there.
+#[cold]
+pub(super) fn missing(text: &[u8], at: usize, expected: &'static str) -> Fault {
+    Fault::new(at, if at < text.len() { expected } else { UNEXPECTED_END })
+}
 
 /// Index of the next quotation mark, backslash or control character at or after `at`, or the text's length.
 #[inline]
@@ -131,7 +137,7 @@ fn digits(text: &[u8], start: usize) -> Result<usize, Fault> {
     if at > start {
         return Ok(at);
     }
-    Err(Fault::new(at, if at < text.len() { "a number needs a digit here" } else { UNEXPECTED_END }))
+    Err(missing(text, at, "a number needs a digit here"))
 }
 
 /// The index behind `word` (`null`, `true`, `false`), which must start at `at`.
@@ -143,7 +149,7 @@ pub(super) fn literal(text: &[u8], at: usize, word: &'static [u8]) -> Result<usi
     let same =
         word.iter().zip(text.get(at..).unwrap_or_default()).take_while(|(want, got)| want == got).count();
     let offset = at + same;
-    Err(Fault::new(offset, if offset < text.len() { "expected null, true or false" } else { UNEXPECTED_END }))
+    Err(missing(text, offset, "expected null, true or false"))
 }
 
 /// The index of the first byte at or after `at` that is no JSON whitespace.

@@ -1,7 +1,7 @@
 //! The walk over any frame: validates it, notes the wanted fields, and says what is wrong and where.
 
 use super::decode::{DEPTH_MAX, DecodeError};
-use super::found::{Found, Notes};
+use super::found::Notes;
 use super::quotes::Quotes;
 use super::scan::{self, Fault, UNEXPECTED_END};
 use super::tree::{NOBODY, NodeId};
@@ -71,7 +71,7 @@ impl Walk<'_> {
                         continue;
                     }
                 }
-                _ => at = self.scalar(node, at)?,
+                _ => at = self.notes.scalar(node, text, at)?,
             }
             loop {
                 match (text.get(at), inner.kind) {
@@ -143,37 +143,17 @@ impl Walk<'_> {
     #[cold]
     fn seek(&self, at: usize, byte: u8, expected: &'static str) -> Result<usize, DecodeError> {
         let at = scan::skip_whitespace(self.text, at);
-        if self.text.get(at) == Some(&byte) { Ok(at) } else { Err(self.missing(at, expected)) }
-    }
-
-    /// The fault of a byte at `at` that is not what was expected, or is not there.
-    #[cold]
-    fn missing(&self, at: usize, expected: &'static str) -> DecodeError {
-        Fault::new(at, if at < self.text.len() { expected } else { UNEXPECTED_END }).into()
+        if self.text.get(at) == Some(&byte) {
+            Ok(at)
+        } else {
+            Err(scan::missing(self.text, at, expected).into())
+        }
     }
 
     #[inline(always)]
     fn string(&mut self, node: NodeId, at: usize) -> Result<usize, DecodeError> {
         let end = self.quotes.string(at)?;
-        let found = if end.escaped { Found::Escaped(at, end.quote) } else { Found::Str(at, end.quote) };
-        self.notes.leaf(node, found);
+        self.notes.string(node, at, end);
         Ok(end.quote + 1)
-    }
-
-    /// Reads a number, true, false or null.
-    #[inline]
-    fn scalar(&mut self, node: NodeId, at: usize) -> Result<usize, DecodeError> {
-        let (end, found) = match self.text.get(at) {
-            Some(b'0'..=b'9' | b'-') => {
-                let end = scan::number(self.text, at)?;
-                (end, Found::Number(at, end))
-            }
-            Some(b't') => (scan::literal(self.text, at, b"true")?, Found::Bool(true)),
-            Some(b'f') => (scan::literal(self.text, at, b"false")?, Found::Bool(false)),
-            Some(b'n') => (scan::literal(self.text, at, b"null")?, Found::Null),
-            _ => return Err(self.missing(at, "expected a value")),
-        };
-        self.notes.leaf(node, found);
-        Ok(end)
     }
 }

@@ -221,22 +221,21 @@ impl Step {
             }
             Test::Bool => match record.slot(slot) {
                 Slot::Bool(value) => value,
-                slot if is_missing(slot) => false,
+                slot if slot.is_missing() => false,
                 _ => return None,
             },
             Test::Int(op, value) => return plain::int(record, &self.field, *op, *value),
             Test::List(quantifier, test) => return plain::list(record, &self.field, *quantifier, test),
             Test::Typed(wanted) => match wanted {
                 Wanted::Str => text.is_some(),
-                Wanted::Bool => matches!(record.slot(slot), Slot::Bool(_)) || is_missing(record.slot(slot)),
+                Wanted::Bool => {
+                    let slot = record.slot(slot);
+                    matches!(slot, Slot::Bool(_)) || slot.is_missing()
+                }
                 Wanted::Int => plain::int(record, &self.field, BinaryOp::Eq, 0).is_some(),
             },
         })
     }
-}
-
-fn is_missing(slot: Slot<'_>) -> bool {
-    matches!(slot, Slot::Absent | Slot::Unreached | Slot::Null)
 }
 
 /// A text to compare with. Most comparisons fail, and most of those at the length or at the first or last byte.

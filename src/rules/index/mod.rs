@@ -198,16 +198,14 @@ impl Table {
         match self.subject.part {
             Part::Truth => match record.slot(slot) {
                 Slot::Bool(true) => self.find(witness::TRUE, found, &mut text.reversed),
-                Slot::Bool(false) | Slot::Absent | Slot::Unreached | Slot::Null => {
-                    self.find(witness::FALSE, found, &mut text.reversed)
-                }
-                _ => false,
+                Slot::Bool(false) => self.find(witness::FALSE, found, &mut text.reversed),
+                slot => slot.is_missing() && self.find(witness::FALSE, found, &mut text.reversed),
             },
             Part::Items => match record.slot(slot) {
                 Slot::Json(array) if array.first() == Some(&b'[') => {
                     json::elements(array).all(|node| self.find_item(node, found, text))
                 }
-                slot => matches!(slot, Slot::Absent | Slot::Unreached | Slot::Null),
+                slot => slot.is_missing(),
             },
             Part::Text => {
                 record.text_of(slot).is_some_and(|value| self.find(value, found, &mut text.reversed))
