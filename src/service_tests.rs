@@ -327,9 +327,14 @@ fn lines_that_were_read_together_end_each_for_itself() {
     eventually("those with tasks are refused", || bench.outcomes() == [2, 2, 4, 2]);
     assert_eq!(bench.log_lines(), 2);
     bench.ledger.refuse(None);
-    bench.ledger.fail_syncs(1);
+    // Lines of a hundred kilobytes can be read in parts, each with a sync of its own.
+    bench.ledger.fail_syncs(u32::MAX);
     stream.write_all(lines.as_bytes()).expect("taken");
-    eventually("those in the failed sync are refused", || bench.outcomes() == [2, 3, 6, 4]);
+    eventually("those whose syncs failed are refused", || bench.outcomes() == [2, 3, 6, 4]);
+    // What is sent in one small piece is read in one, and one sync is for all of it.
+    bench.ledger.fail_syncs(1);
+    stream.write_all(format!("{MATCHING}\n{OTHER}\n{MATCHING}\n").as_bytes()).expect("taken");
+    eventually("both in the failed sync are refused", || bench.outcomes() == [2, 4, 6, 6]);
     bench.ledger.assert_sound();
 }
 
