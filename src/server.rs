@@ -156,7 +156,6 @@ impl Server {
         options.threads += usize::from(store.is_some());
         let pool = Pool::start(Arc::clone(&gateway), bound.endpoints, options, &registry)
             .map_err(runtime("cannot start the listener threads"))?;
-        sockets::adopt(&pool, bound.connections);
         let udp = bound.udp.map(|socket| {
             UdpOptions::for_socket(&socket)
                 .and_then(|options| UdpListener::start(Arc::clone(&gateway), socket, options, &registry))
@@ -173,6 +172,8 @@ impl Server {
         let control = control
             .map(|control| operator::start(config, control, bound.sockets.listening.clone(), parts))
             .transpose()?;
+        // Last: where the start fails, systemd still has them for the next one.
+        sockets::adopt(&pool, bound.connections);
         certificate_expiry(config, &registry);
         Ok(Server {
             config: config.clone(),
