@@ -33,58 +33,63 @@ impl Inner {
         for id in ids {
             coffins.extend(self.coffin(id));
         }
-        let (entries, dead): (Vec<(u8, Vec<u8>)>, Vec<DeadEntry>) =
-            coffins.into_iter().map(|c| ((super::body::DEAD_LETTER, c.body), c.entry)).unzip();
-        if entries.is_empty() {
+        if coffins.is_empty() {
             return true;
         }
-        let lens: Vec<u32> = entries.iter().map(|(_, body)| body.len() as u32).collect();
-        let ids: Vec<u128> = dead.iter().map(|d| d.id).collect();
-        let places = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let outcome = buried(dead, Arc::clone(&places));
         let mut state = self.state.lock();
-        let result = self.append(Log::Dead, Class::Accept, &entries, outcome);
-        match result {
-            Ok(positions) => {
-                debug_assert!(positions.iter().map(|p| p.len).eq(lens));
-                *places.lock() = positions;
-                drop(state);
-                self.dead.commit();
-                true
+        let mut coffins = coffins.into_iter();
+        let (mut written, mut refused) = (0, None);
+        for coffin in coffins.by_ref() {
+            // One by one: an append goes into one segment, and several at once would leave the end of it unused, which nobody counts.
+            let place = Arc::new(parking_lot::Mutex::new(None));
+            let (id, entry) = (coffin.entry.id, [(super::body::DEAD_LETTER, coffin.body)]);
+            let outcome = buried(coffin.entry, Arc::clone(&place));
+            match self.append(Log::Dead, Class::Accept, &entry, outcome) {
+                Ok(positions) => *place.lock() = positions.first().copied(),
+                Err(why) => {
+                    refused = Some((why, id));
+                    break;
+                }
             }
-            Err(refused) => {
-                for id in ids {
-                    match refused {
-                        Refused::Full => state.tasks.park(id),
-                        _ => state.tasks.make_dying(id),
-                    }
-                }
-                if refused == Refused::Full {
-                    self.say_no_room(&mut state);
-                }
-                self.meters.count_tasks(&state);
-                false
+            written += 1;
+        }
+        let goes_on = written > 0 || refused.is_none();
+        if let Some((why, id)) = refused {
+            let left = std::iter::once(id).chain(coffins.map(|coffin| coffin.entry.id));
+            let waits = goes_on || why != Refused::Full || self.makes_room_of_a_segment(&mut state);
+            for id in left {
+                if waits { state.tasks.make_dying(id) } else { state.tasks.park(id) }
+            }
+            if !waits {
+                self.say_no_room(&mut state);
             }
         }
+        self.meters.count_tasks(&state);
+        drop(state);
+        self.dead.commit();
+        goes_on
     }
 
-    /// The next ones for which there is room; the others are parked. Where the newest are kept, the oldest make room.
+    /// The next ones for which there is room; the others are parked. Where the newest are kept, the oldest make room, and the others wait
+    /// for those that cannot go yet.
     fn next_to_bury(self: &Arc<Self>) -> Vec<u128> {
-        // One append goes into one segment.
         let most = BATCH_BYTES.min(self.disk(Log::Dead).capacity / 2);
         let mut state = self.state.lock();
         let mut chosen = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut waits) = (0, false);
         for id in state.tasks.take_dying(BATCH) {
             let len = state.tasks.get(id).map_or(0, |e| u64::from(e.at.len));
             let len = state.dead.usage.taken(len + HISTORY_BYTES_MAX as u64);
-            if bytes > 0 && bytes + len > most {
+            // In their order: the later one is the newer one.
+            waits |= bytes > 0 && bytes + len > most;
+            if waits {
                 state.tasks.make_dying(id);
-                continue;
-            }
-            if self.make_room(&mut state, bytes + len) {
+            } else if self.make_room(&mut state, bytes + len) {
                 bytes += len;
                 chosen.push(id);
+            } else if self.settings.dead_keep == DeadKeep::Newest && (bytes > 0 || state.dead.len() > 0) {
+                waits = true;
+                state.tasks.make_dying(id);
             } else {
                 state.tasks.park(id);
                 self.say_no_room(&mut state);
@@ -103,6 +108,28 @@ impl Inner {
             self.remove_dead(state, id, Removal::MadeRoom);
         }
         true
+    }
+
+    /// For where the log is full though the account, which knows nothing of what segments leave unused, has room: removes the oldest, a
+    /// segment's worth of them, where the newest are kept. True: there will be room, or there was some to come already.
+    fn makes_room_of_a_segment(self: &Arc<Self>, state: &mut State) -> bool {
+        if self.settings.dead_keep != DeadKeep::Newest {
+            return false;
+        }
+        let segments = self.dead.segments();
+        let first = state.dead.usage.first_live().unwrap_or(segments.current);
+        if first > segments.front || segments.going > 0 {
+            return true;
+        }
+        let wanted = self.disk(Log::Dead).capacity;
+        let mut freed = 0;
+        while freed < wanted
+            && let Some(id) = state.dead.oldest_settled()
+        {
+            freed += state.dead.get(id).map_or(0, |entry| state.dead.usage.taken(u64::from(entry.at.len)));
+            self.remove_dead(state, id, Removal::MadeRoom);
+        }
+        freed > 0
     }
 
     /// Removes a dead letter. Durable with the next sync of its log.
@@ -219,24 +246,21 @@ pub(super) fn without_record<'a>(entry: &Entry, sink: &'a str, group: &'a str) -
     }
 }
 
-/// The dead letters are durable: their tasks end. Or they are not, and their tasks are tried again.
-fn buried(dead: Vec<DeadEntry>, places: Arc<parking_lot::Mutex<Vec<super::journal::Position>>>) -> Outcome {
+/// The dead letter is durable: its task ends. Or it is not, and the task is tried again.
+fn buried(dead: DeadEntry, place: Arc<parking_lot::Mutex<Option<super::journal::Position>>>) -> Outcome {
     Box::new(move |inner, result| {
         let mut state = inner.state.lock();
-        // Locked before: the append holds the state until the places are there.
-        let places = places.lock().clone();
-        for (mut entry, at) in dead.into_iter().zip(places) {
-            let still = state.tasks.get(entry.id).is_some_and(|e| e.state == TaskState::Burying);
-            match result {
-                Ok(()) if still => {
-                    entry.at = at;
-                    inner.meters.buried.inc();
-                    state.dead.insert(entry);
-                    inner.end_task(&mut state, &Body::DeadLettered { id: entry.id });
-                }
-                Err(_) if still => state.tasks.make_dying(entry.id),
-                _ => {}
+        // Locked before: the append holds the state until the place is there.
+        let place = *place.lock();
+        let still = state.tasks.get(dead.id).is_some_and(|e| e.state == TaskState::Burying);
+        match (result, place) {
+            (Ok(()), Some(at)) if still => {
+                inner.meters.buried.inc();
+                state.dead.insert(DeadEntry { at, ..dead });
+                inner.end_task(&mut state, &Body::DeadLettered { id: dead.id });
             }
+            (Err(_), _) if still => state.tasks.make_dying(dead.id),
+            _ => {}
         }
         inner.meters.count_tasks(&state);
         drop(state);

@@ -53,7 +53,7 @@ impl Inner {
 
     /// Empties a segment. True: something has been moved.
     fn carry(self: &Arc<Self>, log: Log, victim: u64) -> bool {
-        // One append goes into one segment, and each copy has its history with it.
+        // Each copy has its history with it.
         let most = BATCH_BYTES.min(self.disk(log).capacity / 2);
         let mut moved = false;
         let mut batch = Vec::new();
@@ -149,16 +149,19 @@ impl Inner {
             }
             Live::Dead { id, at } => state.dead.get(*id).is_some_and(|is| is.at == *at),
         });
-        if copies.is_empty() {
+        let mut count = 0;
+        for (live, copy) in copies {
+            // One by one: an append goes into one segment, and several at once would leave the end of it unused.
+            let place = Arc::new(parking_lot::Mutex::new(None));
+            let outcome = carried(log, live, Arc::clone(&place));
+            let Ok(positions) = self.append(log, Class::Finish, &[copy], outcome) else { break };
+            *place.lock() = positions.first().copied();
+            count += 1;
+        }
+        drop(state);
+        if count == 0 {
             return false;
         }
-        let count = copies.len() as u64;
-        let (live, entries): (Vec<Live>, Vec<(u8, Vec<u8>)>) = copies.into_iter().unzip();
-        let places = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let outcome = carried(log, live, Arc::clone(&places));
-        let Ok(positions) = self.append(log, Class::Finish, &entries, outcome) else { return false };
-        *places.lock() = positions;
-        drop(state);
         self.journal(log).commit();
         self.meters.carried.add(count);
         true
@@ -183,24 +186,22 @@ impl Inner {
     }
 }
 
-/// The copies are durable: they are the records now, and the old segment can go.
-fn carried(log: Log, live: Vec<Live>, places: Arc<parking_lot::Mutex<Vec<Position>>>) -> Outcome {
+/// The copy is durable: it is the record now, and the old segment can go.
+fn carried(log: Log, live: Live, place: Arc<parking_lot::Mutex<Option<Position>>>) -> Outcome {
     Box::new(move |inner, result| {
         if result.is_err() {
             return;
         }
         let mut state = inner.state.lock();
-        let places = places.lock().clone();
-        for (live, to) in live.iter().zip(places) {
-            match live {
-                Live::Task(was) if state.tasks.get(was.id).is_some_and(|is| is.at == was.at) => {
-                    state.tasks.moved(was.id, to);
-                }
-                Live::Dead { id, at } if state.dead.get(*id).is_some_and(|is| is.at == *at) => {
-                    state.dead.moved(*id, to);
-                }
-                _ => {}
+        let Some(to) = *place.lock() else { return };
+        match live {
+            Live::Task(was) if state.tasks.get(was.id).is_some_and(|is| is.at == was.at) => {
+                state.tasks.moved(was.id, to);
             }
+            Live::Dead { id, at } if state.dead.get(id).is_some_and(|is| is.at == at) => {
+                state.dead.moved(id, to);
+            }
+            _ => {}
         }
         inner.trim(&state, log);
     })

@@ -247,7 +247,14 @@ impl Inner {
         let dead = matches!(body, Body::DeadLettered { .. }).then_some(*id);
         self.append_end(state, Log::Pending, body, move |inner| {
             if let Some(id) = dead {
-                inner.state.lock().dead.settle(id);
+                let mut state = inner.state.lock();
+                state.dead.settle(id);
+                let others_wait = state.tasks.dying() > 0;
+                drop(state);
+                // It can make room for another one now.
+                if others_wait {
+                    inner.kick();
+                }
             }
         });
         self.trim(state, Log::Pending);

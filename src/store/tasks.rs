@@ -163,6 +163,11 @@ impl Tasks {
         self.ready.iter().map(BTreeMap::len).sum()
     }
 
+    /// Tasks that are to become dead letters and are not looked at yet.
+    pub(crate) fn dying(&self) -> usize {
+        self.dying.len()
+    }
+
     /// Tasks that wait for room as dead letters.
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()

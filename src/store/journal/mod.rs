@@ -179,6 +179,7 @@ impl Journal {
             front,
             current: book.cursor_segment(),
             count: book.segments().range(front..).count() as u64,
+            going: book.segments().range(..front).count() as u64,
             bytes: book.bytes(),
         }
     }

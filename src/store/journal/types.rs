@@ -305,6 +305,8 @@ pub struct Segments {
     pub current: u64,
     /// How many there are from the front on.
     pub count: u64,
+    /// How many before the front are still to be removed.
+    pub going: u64,
     /// Bytes of the directory in use: segments, spares and files that were set aside.
     pub bytes: u64,
 }

@@ -311,3 +311,82 @@ fn files_that_were_set_aside_are_moved_by_command() {
     std::fs::write(fresh.path().join("quarantine"), b"").expect("in the way");
     assert!(set_aside(fresh.path()).is_err());
 }
+
+/// Where the newest dead letters are kept, every task that fails becomes one, however their lengths, the batches in which they come and
+/// the moments at which the disk is looked at fall.
+#[test]
+fn where_the_newest_are_kept_none_waits_for_ever() {
+    for seed in 0..20 {
+        let (dir, clock) = (Dir::new("newest"), TestClock::at(1000));
+        let room =
+            Settings { dead_bytes_max: 512 << 10, dead_keep: DeadKeep::Newest, ..settings(dir.path()) };
+        let (store, _) = open_settings(room, &clock);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut killed, mut open) = (Vec::new(), 0);
+        while killed.len() < 120 {
+            match rng.u8(..4) {
+                0 | 1 if open < 20 => {
+                    let len = if seed % 4 > 0 { 9_000 + 800 * seed as usize } else { rng.usize(1..50_000) };
+                    accept_one(&store, &vec![1; len], &clock);
+                    open += 1;
+                }
+                2 if open > 0 => {
+                    killed.push(kill_next(&store, "refused"));
+                    open -= 1;
+                }
+                3 => store.inner.tick(),
+                _ => settle(&store),
+            }
+            clock.add(1);
+        }
+        let mut turns = 0;
+        while store.inner.state.lock().tasks.len() > open {
+            settle(&store);
+            turns += 1;
+            let state = store.inner.state.lock();
+            let (left, parked) = (state.tasks.len() - open, state.tasks.parked());
+            let segments = store.inner.dead.segments();
+            assert!(turns < 100, "seed {seed}: {left} wait, {parked} parked, {segments:?}");
+        }
+        let there = ids(&store.list(&dead(), 999).items);
+        assert!(store.inner.dead.segments().bytes <= 512 << 10);
+        assert_eq!(there, killed[killed.len() - there.len()..], "the newest, seed {seed}");
+    }
+}
+
+/// The account of what is alive knows nothing of what segments leave unused. Where the newest are kept, that holds nobody up either.
+#[test]
+fn where_segments_have_holes_the_oldest_dead_letters_go() {
+    let (dir, clock) = (Dir::new("holes"), TestClock::at(1000));
+    let room = Settings { dead_bytes_max: 512 << 10, dead_keep: DeadKeep::Newest, ..settings(dir.path()) };
+    let (store, _) = open_settings(room, &clock);
+    // As if moving them together had been found futile.
+    let settle = |store: &Store| {
+        for _ in 0..8 {
+            store.inner.state.lock().futile = [u64::MAX / 2; 2];
+            settle(store);
+        }
+    };
+    let kill = |count: usize| -> Vec<TaskId> {
+        let one = |_| {
+            accept_one(&store, &[1; 10_000], &clock);
+            clock.add(1);
+            let id = kill_next(&store, "refused");
+            settle(&store);
+            id
+        };
+        (0..count).map(one).collect()
+    };
+    let first = kill(25);
+    let holes = first.iter().enumerate().filter(|(n, _)| n % 5 > 0).map(|(_, id)| *id).collect();
+    let dropped = store.drop(&Filter { ids: holes, ..dead() }, 99);
+    assert!(dropped.len() == 20 && dropped.iter().all(|d| d.result.is_ok()));
+    settle(&store);
+    let later = kill(25);
+    let state = store.inner.state.lock();
+    assert_eq!((state.tasks.len(), state.tasks.parked()), (0, 0), "{:?}", store.inner.dead.segments());
+    drop(state);
+    let there = ids(&store.list(&dead(), 99).items);
+    assert!(there.len() > 10, "{}", there.len());
+    assert_eq!(there, later[later.len() - there.len()..], "the newest");
+}
