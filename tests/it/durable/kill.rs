@@ -131,14 +131,16 @@ fn a_restart_delivers_the_backlog_in_order_and_then_what_comes() {
 #[test]
 fn sigterm_with_500_queued_loses_nothing_and_does_not_wait_for_them() {
     let sink = Sink::start([Script::Hang]);
-    let yaml = durable(&sink, "16MiB", "workers: 2") + "shutdown: { drain_timeout: 1s }\n";
+    // No attempt ends while the records are sent, however long that takes.
+    let yaml = durable(&sink, "16MiB", "workers: 2").replace("timeout: 2s", "timeout: 120s")
+        + "shutdown: { drain_timeout: 1s }\n";
     let mut daemon = Plan::new(&yaml).start();
     post_all(&daemon, 0..500);
     let ended = daemon.terminate();
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(ended.stderr.contains("500 tasks wait in the store"), "{}", ended.stderr);
     let under_way = sink.count();
-    assert!(under_way <= 4, "{under_way} attempts of two workers");
+    assert!(under_way <= 2, "{under_way} attempts of two workers");
     sink.resume();
     let again = daemon.again();
     wait_empty(&again);
