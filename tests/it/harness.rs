@@ -292,6 +292,11 @@ impl Daemon {
         self.metrics().get(series).copied().unwrap_or(0.0)
     }
 
+    /// The sum of all series of a family; `None`: the program has no answer now.
+    pub fn try_sum(&self, family: &str) -> Option<f64> {
+        Some(sum(&parse_metrics(&self.try_admin("/metrics")?.text()), family))
+    }
+
     /// The sum of all series of a family.
     #[track_caller]
     pub fn sum(&self, family: &str) -> f64 {
