@@ -293,9 +293,10 @@ impl<S: Service> Pool<S> {
     /// with a reset, so that their senders' next write fails and is sent again elsewhere. Blocks.
     pub fn drain(&self, timeout: Duration) -> Drained {
         let core = &self.core;
-        self.stop_accepting();
         core.last_input_ms.store(core.now_ms(), Ordering::Relaxed);
+        // First: who finds the listener closed gets no reply any more that leaves a connection open.
         core.advance_to(Stage::Draining);
+        self.stop_accepting();
         let deadline = clock::now() + timeout;
         loop {
             let quiet = core.now_ms().saturating_sub(core.last_input_ms.load(Ordering::Relaxed)) >= QUIET_MS;

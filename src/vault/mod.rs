@@ -201,6 +201,8 @@ impl Client {
                 let request = request.header("Content-Type", "application/json").body(body.to_string());
                 self.agent.run(request.map_err(unsent)?)
             }
+            // Else it would be sent in chunks, of which there are none: not everybody on the way reads the end of that.
+            None if *method == Method::POST => self.agent.run(request.body(String::new()).map_err(unsent)?),
             None => self.agent.run(request.body(()).map_err(unsent)?),
         };
         let failed = |error: &ureq::Error| VaultError::transport(&self.base, error);

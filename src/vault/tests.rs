@@ -36,7 +36,12 @@ fn logins_send_what_each_method_wants() {
         assert_eq!(request.header("x-vault-namespace"), Some("ns"));
         assert_eq!(request.header("x-vault-token"), None);
         client.revoke_self().expect("accepted");
-        assert_eq!(api.requests().pop().expect("a request").header("x-vault-token"), Some("new"));
+        let request = api.requests().pop().expect("a request");
+        assert_eq!(request.header("x-vault-token"), Some("new"));
+        assert_eq!(
+            (request.header("content-length"), request.header("transfer-encoding")),
+            (Some("0"), None)
+        );
         assert!(!format!("{client:?}").contains("new"));
     }
 }
