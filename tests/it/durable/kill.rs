@@ -140,7 +140,10 @@ fn sigterm_with_500_queued_loses_nothing_and_does_not_wait_for_them() {
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(ended.stderr.contains("500 tasks wait in the store"), "{}", ended.stderr);
     let under_way = sink.count();
-    assert!(under_way <= 2, "{under_way} attempts of two workers");
+    assert!(
+        under_way <= 4,
+        "{under_way} attempts of two workers, one each and one each when those are given up"
+    );
     sink.resume();
     let again = daemon.again();
     wait_empty(&again);
