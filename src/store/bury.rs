@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::{Sender, bounded};
+
 use super::accept::HISTORY_BYTES_MAX;
 use super::api::DeadKeep;
 use super::body::{Body, History, Reason, Removal, TaskBody};
@@ -39,11 +41,12 @@ impl Inner {
         let mut state = self.state.lock();
         let mut coffins = coffins.into_iter();
         let (mut written, mut refused) = (0, None);
+        let (known, outcomes) = bounded(0);
         for coffin in coffins.by_ref() {
             // One by one: an append goes into one segment, and several at once would leave the end of it unused, which nobody counts.
             let place = Arc::new(parking_lot::Mutex::new(None));
             let (id, entry) = (coffin.entry.id, [(super::body::DEAD_LETTER, coffin.body)]);
-            let outcome = buried(coffin.entry, Arc::clone(&place));
+            let outcome = buried(coffin.entry, Arc::clone(&place), known.clone());
             match self.append(Log::Dead, Class::Accept, &entry, outcome) {
                 Ok(positions) => *place.lock() = positions.first().copied(),
                 Err(why) => {
@@ -65,8 +68,9 @@ impl Inner {
             }
         }
         self.meters.count_tasks(&state);
-        drop(state);
-        self.dead.commit();
+        drop((state, known));
+        // Else the next ones would be counted as if there were room for all.
+        self.commit_all(Log::Dead, &outcomes);
         goes_on
     }
 
@@ -247,8 +251,13 @@ pub(super) fn without_record<'a>(entry: &Entry, sink: &'a str, group: &'a str) -
 }
 
 /// The dead letter is durable: its task ends. Or it is not, and the task is tried again.
-fn buried(dead: DeadEntry, place: Arc<parking_lot::Mutex<Option<super::journal::Position>>>) -> Outcome {
+fn buried(
+    dead: DeadEntry,
+    place: Arc<parking_lot::Mutex<Option<super::journal::Position>>>,
+    known: Sender<()>,
+) -> Outcome {
     Box::new(move |inner, result| {
+        let _known = known;
         let mut state = inner.state.lock();
         // Locked before: the append holds the state until the place is there.
         let place = *place.lock();

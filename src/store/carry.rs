@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crossbeam_channel::{Sender, bounded};
+
 use super::accept::HISTORY_BYTES_MAX;
 use super::body::{self, Body};
 use super::inner::{Inner, Log, Outcome};
@@ -84,7 +86,13 @@ impl Inner {
         disk.segments = (current + 1).saturating_sub(victim);
         let why = usage.carry_wanted(&disk).filter(|_| victim < current);
         match why {
-            Some(Carry::Near(dead)) if dead < state.futile[log.index()] + disk.capacity => None,
+            // But for the last segment: when that is full too, nothing can be moved any more.
+            Some(Carry::Near(dead))
+                if dead < state.futile[log.index()] + disk.capacity
+                    && disk.segments + 1 < disk.segments_max =>
+            {
+                None
+            }
             Some(why) => Some((victim, why)),
             None => {
                 state.futile[log.index()] = 0;
@@ -150,19 +158,21 @@ impl Inner {
             Live::Dead { id, at } => state.dead.get(*id).is_some_and(|is| is.at == *at),
         });
         let mut count = 0;
+        let (known, outcomes) = bounded(0);
         for (live, copy) in copies {
             // One by one: an append goes into one segment, and several at once would leave the end of it unused.
             let place = Arc::new(parking_lot::Mutex::new(None));
-            let outcome = carried(log, live, Arc::clone(&place));
+            let outcome = carried(log, live, Arc::clone(&place), known.clone());
             let Ok(positions) = self.append(log, Class::Finish, &[copy], outcome) else { break };
             *place.lock() = positions.first().copied();
             count += 1;
         }
-        drop(state);
+        drop((state, known));
         if count == 0 {
             return false;
         }
-        self.journal(log).commit();
+        // Else what is moved would be taken for what is still to be moved, and copied again and again.
+        self.commit_all(log, &outcomes);
         self.meters.carried.add(count);
         true
     }
@@ -187,8 +197,14 @@ impl Inner {
 }
 
 /// The copy is durable: it is the record now, and the old segment can go.
-fn carried(log: Log, live: Live, place: Arc<parking_lot::Mutex<Option<Position>>>) -> Outcome {
+fn carried(
+    log: Log,
+    live: Live,
+    place: Arc<parking_lot::Mutex<Option<Position>>>,
+    known: Sender<()>,
+) -> Outcome {
     Box::new(move |inner, result| {
+        let _known = known;
         if result.is_err() {
             return;
         }

@@ -1,12 +1,12 @@
 //! What the parts of the store share.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
 use super::api::Settings;
@@ -19,6 +19,9 @@ use super::tasks::{self, Tasks};
 use super::usage::Disk;
 use crate::side_effect::retry::Limits;
 use crate::side_effect::{Done, Refused, SinkNumber};
+
+/// Time after which a thread that waits for an outcome looks after the disk itself.
+const COMMIT_WAIT: Duration = Duration::from_millis(20);
 
 /// Which of the two logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +187,18 @@ impl Inner {
                 let [entry] = entry;
                 state.lost_of(log).push(entry);
                 None
+            }
+        }
+    }
+
+    /// Commits what was appended to a log, and waits until the outcome of it is known: when `outcomes` has no sender any more. Blocks for
+    /// the disk. Where another thread is at the disk, `commit` alone returns before that.
+    pub(crate) fn commit_all(&self, log: Log, outcomes: &Receiver<()>) {
+        loop {
+            self.journal(log).commit();
+            let known = outcomes.recv_timeout(COMMIT_WAIT) != Err(RecvTimeoutError::Timeout);
+            if known || self.stopping.load(Ordering::SeqCst) {
+                return;
             }
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod support;
 
 mod admin;
+mod busy;
 mod corners;
 mod crash;
 mod faults;
