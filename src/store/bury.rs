@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 
 use super::accept::HISTORY_BYTES_MAX;
 use super::api::DeadKeep;
 use super::body::{Body, History, Reason, Removal, TaskBody};
 use super::dead::DeadEntry;
-use super::inner::{Inner, Log, Outcome, State};
-use super::journal::Class;
+use super::inner::{Inner, Log, State};
+use super::journal::{Class, Position};
 use super::tasks::{Entry, State as TaskState};
 use crate::side_effect::Refused;
 
@@ -44,15 +44,15 @@ impl Inner {
         let (known, outcomes) = bounded(0);
         for coffin in coffins.by_ref() {
             // One by one: an append goes into one segment, and several at once would leave the end of it unused, which nobody counts.
-            let place = Arc::new(parking_lot::Mutex::new(None));
-            let (id, entry) = (coffin.entry.id, [(super::body::DEAD_LETTER, coffin.body)]);
-            let outcome = buried(coffin.entry, Arc::clone(&place), known.clone());
-            match self.append(Log::Dead, Class::Accept, &entry, outcome) {
-                Ok(positions) => *place.lock() = positions.first().copied(),
-                Err(why) => {
-                    refused = Some((why, id));
-                    break;
-                }
+            let (dead, known) = (coffin.entry, known.clone());
+            let entry = (super::body::DEAD_LETTER, coffin.body);
+            let result = self.append_one(Log::Dead, Class::Accept, entry, move |inner, state, result| {
+                inner.buried(state, dead, result);
+                drop(known);
+            });
+            if let Err(why) = result {
+                refused = Some((why, dead.id));
+                break;
             }
             written += 1;
         }
@@ -144,6 +144,22 @@ impl Inner {
             self.trim(state, Log::Dead);
             self.meters.count_tasks(state);
         }
+    }
+
+    /// The dead letter is durable: its task ends. Or it is not, and the task is tried again.
+    fn buried(self: &Arc<Self>, state: &mut State, dead: DeadEntry, result: Result<Position, Refused>) {
+        if state.tasks.get(dead.id).is_some_and(|e| e.state == TaskState::Burying) {
+            match result {
+                Ok(at) => {
+                    self.meters.buried.inc();
+                    state.dead.insert(DeadEntry { at, ..dead });
+                    self.end_task(state, &Body::DeadLettered { id: dead.id });
+                }
+                Err(_) => state.tasks.make_dying(dead.id),
+            }
+        }
+        self.meters.count_tasks(state);
+        self.kick();
     }
 
     fn say_no_room(&self, state: &mut State) {
@@ -248,31 +264,4 @@ pub(super) fn without_record<'a>(entry: &Entry, sink: &'a str, group: &'a str) -
         source: "",
         record: b"",
     }
-}
-
-/// The dead letter is durable: its task ends. Or it is not, and the task is tried again.
-fn buried(
-    dead: DeadEntry,
-    place: Arc<parking_lot::Mutex<Option<super::journal::Position>>>,
-    known: Sender<()>,
-) -> Outcome {
-    Box::new(move |inner, result| {
-        let _known = known;
-        let mut state = inner.state.lock();
-        // Locked before: the append holds the state until the place is there.
-        let place = *place.lock();
-        let still = state.tasks.get(dead.id).is_some_and(|e| e.state == TaskState::Burying);
-        match (result, place) {
-            (Ok(()), Some(at)) if still => {
-                inner.meters.buried.inc();
-                state.dead.insert(DeadEntry { at, ..dead });
-                inner.end_task(&mut state, &Body::DeadLettered { id: dead.id });
-            }
-            (Err(_), _) if still => state.tasks.make_dying(dead.id),
-            _ => {}
-        }
-        inner.meters.count_tasks(&state);
-        drop(state);
-        inner.kick();
-    })
 }

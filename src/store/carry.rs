@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 
 use super::accept::HISTORY_BYTES_MAX;
 use super::body::{self, Body};
-use super::inner::{Inner, Log, Outcome};
+use super::inner::{Inner, Log, State};
 use super::journal::{Class, Position};
 use super::tasks::Entry;
 use super::usage::{Carry, FRAME_BYTES};
@@ -161,10 +161,17 @@ impl Inner {
         let (known, outcomes) = bounded(0);
         for (live, copy) in copies {
             // One by one: an append goes into one segment, and several at once would leave the end of it unused.
-            let place = Arc::new(parking_lot::Mutex::new(None));
-            let outcome = carried(log, live, Arc::clone(&place), known.clone());
-            let Ok(positions) = self.append(log, Class::Finish, &[copy], outcome) else { break };
-            *place.lock() = positions.first().copied();
+            let known = known.clone();
+            let result = self.append_one(log, Class::Finish, copy, move |inner, state, result| {
+                if let Ok(to) = result {
+                    carried(state, &live, to);
+                    inner.trim(state, log);
+                }
+                drop(known);
+            });
+            if result.is_err() {
+                break;
+            }
             count += 1;
         }
         drop((state, known));
@@ -197,28 +204,14 @@ impl Inner {
 }
 
 /// The copy is durable: it is the record now, and the old segment can go.
-fn carried(
-    log: Log,
-    live: Live,
-    place: Arc<parking_lot::Mutex<Option<Position>>>,
-    known: Sender<()>,
-) -> Outcome {
-    Box::new(move |inner, result| {
-        let _known = known;
-        if result.is_err() {
-            return;
+fn carried(state: &mut State, live: &Live, to: Position) {
+    match live {
+        Live::Task(was) if state.tasks.get(was.id).is_some_and(|is| is.at == was.at) => {
+            state.tasks.moved(was.id, to);
         }
-        let mut state = inner.state.lock();
-        let Some(to) = *place.lock() else { return };
-        match live {
-            Live::Task(was) if state.tasks.get(was.id).is_some_and(|is| is.at == was.at) => {
-                state.tasks.moved(was.id, to);
-            }
-            Live::Dead { id, at } if state.dead.get(id).is_some_and(|is| is.at == at) => {
-                state.dead.moved(id, to);
-            }
-            _ => {}
+        Live::Dead { id, at } if state.dead.get(*id).is_some_and(|is| is.at == *at) => {
+            state.dead.moved(*id, to);
         }
-        inner.trim(&state, log);
-    })
+        _ => {}
+    }
 }

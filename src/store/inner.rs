@@ -164,6 +164,26 @@ impl Inner {
         self.journal(log).append(class, &entries, done)
     }
 
+    /// Appends one record. Called with the state locked; `outcome` has it locked too, and is told where the record is once that is durable.
+    pub(crate) fn append_one(
+        self: &Arc<Self>,
+        log: Log,
+        class: Class,
+        entry: (u8, Vec<u8>),
+        outcome: impl FnOnce(&Arc<Inner>, &mut State, Result<Position, Refused>) + Send + 'static,
+    ) -> Result<(), Refused> {
+        let place = Arc::new(Mutex::new(None));
+        let its_place = Arc::clone(&place);
+        let told: Outcome = Box::new(move |inner, result| {
+            let mut state = inner.state.lock();
+            // Locked before: whoever appends holds the state until the place is there.
+            let place = its_place.lock().ok_or(Refused::Broken);
+            outcome(inner, &mut state, result.and(place));
+        });
+        *place.lock() = self.append(log, class, &[entry], told)?.first().copied();
+        Ok(())
+    }
+
     /// Appends the end (or a failure) of something; what a fault keeps from the disk is appended again later. Called with `state` locked.
     pub(crate) fn append_end(
         self: &Arc<Self>,
